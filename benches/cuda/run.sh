@@ -1,0 +1,117 @@
+#!/usr/bin/env bash
+# Runs every device check in order and writes everything it finds under OUT. A step that fails or hangs does not stop the next.
+#
+#   ./run.sh OUT [STEP...]      with no STEP, every step; a STEP is a prefix of names that OUT/steps.txt lists
+#
+# Environment: DEVICE=cuda:0, BATCH, SEQUENCE, STEPS (training steps timed), STEP_SECONDS (limit of one step), PYTHON.
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+out=${1:?usage: run.sh OUT [STEP...]}
+shift
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
+wanted=("$@")
+device=${DEVICE:-cuda:0}
+batch=${BATCH:-8}
+sequence=${SEQUENCE:-512}
+steps=${STEPS:-10}
+seconds=${STEP_SECONDS:-600}
+python=${PYTHON:-python3}
+failed=0
+
+is_wanted() {
+    [ ${#wanted[@]} -eq 0 ] && return 0
+    local prefix
+    for prefix in "${wanted[@]}"; do
+        case $1 in "$prefix"*) return 0 ;; esac
+    done
+    return 1
+}
+
+# step NAME COMMAND...: output in NAME.txt, JSON lines also in results.jsonl, exit status and seconds in steps.txt.
+step() {
+    local name=$1 start status
+    shift
+    is_wanted "$name" || return 0
+    start=$(date +%s)
+    timeout --kill-after=5 "$seconds" "$@" >"$out/$name.txt" 2>"$out/$name.err"
+    status=$?
+    grep '^{' "$out/$name.txt" | sed "s/^{/{\"step\":\"$name\",/" >>"$out/results.jsonl"
+    printf '%-40s status %3d  %4d s\n' "$name" "$status" $(($(date +%s) - start)) | tee -a "$out/steps.txt"
+    [ "$status" -eq 0 ] || { failed=$((failed + 1)) && tail -n 3 "$out/$name.err" | sed 's/^/    /'; }
+}
+
+# NVRTC and the CUDA headers: from a toolkit, or put together from the nvidia-* Python packages.
+find_cuda() {
+    local packages folder
+    if [ -z "${CUDA_PATH:-}" ]; then
+        for folder in /usr/local/cuda "$(dirname "$(dirname "$(command -v nvcc || echo /x/y/z)")")"; do
+            [ -e "$folder/include/cuda_fp16.h" ] && export CUDA_PATH=$folder && break
+        done
+    fi
+    packages=$("$python" -c 'import nvidia; print("\n".join(nvidia.__path__))' 2>/dev/null) || packages=
+    if [ -z "${CUDA_PATH:-}" ] && [ -n "$packages" ]; then
+        mkdir -p "$out/cuda/include"
+        for folder in $packages/cu13/include $packages/cuda_runtime/include $packages/cuda_cccl/include $packages/cuda_nvcc/include; do
+            [ -d "$folder" ] && cp -rsn "$folder/." "$out/cuda/include/"
+        done
+        export CUDA_PATH=$out/cuda
+    fi
+    for folder in "${CUDA_PATH:-/nonexistent}/lib64" $packages/cu13/lib $packages/cuda_nvrtc/lib; do
+        [ -d "$folder" ] && LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$folder
+    done
+    export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-}
+}
+
+environment() {
+    date -u
+    uname -srm
+    nproc
+    nvidia-smi || echo "no nvidia-smi"
+    echo "CUDA_PATH=${CUDA_PATH:-}"
+    echo "LD_LIBRARY_PATH=$LD_LIBRARY_PATH"
+    (cd "${CUDA_PATH:-/nonexistent}/include" && ls -d cuda_fp16.h cuda_bf16.h mma.h crt/mma.h cuda/barrier cccl/cuda/barrier)
+    find ${LD_LIBRARY_PATH//:/ } -maxdepth 1 -name 'libnvrtc.so*' 2>/dev/null
+    ldconfig -p | grep -E 'libcuda\.|libnvrtc|libnccl'
+    "$python" --version
+    "$python" -c 'import torch; print("torch", torch.__version__, torch.version.cuda, torch.cuda.is_available())'
+    "$python" -c 'import peft, transformers; print("peft", peft.__version__, "transformers", transformers.__version__)'
+    "$here/pemlc" --version
+    ldd "$here/pemlc"
+}
+
+find_cuda
+rm -f "$out/results.jsonl" "$out/steps.txt"
+environment >"$out/environment.txt" 2>&1
+
+bench=$here/pemlc-bench
+unfused=(env BURN_FUSION_MAX_EXPLORATIONS=0)
+shape=(--device "$device" --batch "$batch" --sequence "$sequence" --rank 8 --prefix 8 --steps "$steps")
+
+step 10-smoke "$bench" smoke --device "$device" --matmul 4096
+step 11-smoke-unfused "${unfused[@]}" "$bench" smoke --device "$device" --matmul 4096
+for dtype in f32 bf16; do
+    step "20-compare-$dtype" "$bench" compare --device "$device" --dtype "$dtype"
+    step "21-compare-$dtype-unfused" "${unfused[@]}" "$bench" compare --device "$device" --dtype "$dtype"
+done
+for width in smollm2-135m tinyllama-1.1b llama-2-7b; do
+    step "30-train-$width-bf16" "$bench" train-step --width "$width" --dtype bf16 "${shape[@]}"
+    step "31-train-$width-bf16-unfused" "${unfused[@]}" "$bench" train-step --width "$width" --dtype bf16 "${shape[@]}"
+done
+step 32-train-smollm2-135m-f32 "$bench" train-step --width smollm2-135m --dtype f32 "${shape[@]}"
+if "$python" -c 'import torch' 2>/dev/null; then
+    implementations=torch
+    "$python" -c 'import peft, transformers' 2>/dev/null && implementations="peft torch"
+    for width in smollm2-135m tinyllama-1.1b llama-2-7b; do
+        for implementation in $implementations; do
+            step "40-torch-$width-bf16-$implementation" "$python" "$here/torch_step.py" --width "$width" --dtype bf16 \
+                --implementation "$implementation" "${shape[@]}"
+        done
+    done
+fi
+step 50-train-tiny-cpu "$here/pemlc" train "$here/tiny.toml" --output "$out/tiny-cpu" --device cpu
+step 51-train-tiny-device "$here/pemlc" train "$here/tiny.toml" --output "$out/tiny-device" --device "$device"
+step 52-export-tiny "$here/pemlc" export "$out/tiny-device" "$out/tiny-artifact" --runtime tract
+
+echo "$failed steps failed; see $out"
+[ "$failed" -eq 0 ]

@@ -1,0 +1,124 @@
+//! Hugging Face PEFT adapter folders: LoRA and prefix tuning, written and read.
+
+mod lora;
+mod prefix;
+
+pub use lora::{LoraAdapter, LoraWeights};
+pub use prefix::{read_prefix, write_prefix};
+
+use crate::manifest::ManifestError;
+use crate::tensors::TensorError;
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+
+/// The two files of every PEFT folder.
+const CONFIG: &str = "adapter_config.json";
+const WEIGHTS: &str = "adapter_model.safetensors";
+
+/// Why a PEFT folder cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum PeftError {
+    #[error(transparent)]
+    Tensors(#[from] TensorError),
+    #[error(transparent)]
+    Config(#[from] ManifestError),
+    #[error("{path}: {reason}")]
+    Unsupported { path: PathBuf, reason: String },
+}
+
+impl PeftError {
+    fn unsupported(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Unsupported { path: path.to_path_buf(), reason: reason.into() }
+    }
+}
+
+/// `adapter_config.json` while its fields are asked for.
+struct Config {
+    path: PathBuf,
+    fields: Map<String, Value>,
+}
+
+impl Config {
+    /// Reads the configuration of `directory`, which must be of `peft_type`.
+    fn read(directory: &Path, peft_type: &str) -> Result<Self, PeftError> {
+        let path = directory.join(CONFIG);
+        let text = std::fs::read_to_string(&path).map_err(|source| ManifestError::Io { path: path.clone(), source })?;
+        let fields: Map<String, Value> = serde_json::from_str(&text)
+            .map_err(|error| ManifestError::Malformed { path: path.clone(), reason: error.to_string() })?;
+        let config = Self { path, fields };
+        match config.fields.get("peft_type").and_then(Value::as_str) {
+            Some(found) if found == peft_type => Ok(config),
+            found => {
+                let reason = format!("`peft_type` is {}, expected {peft_type}", found.unwrap_or("missing"));
+                Err(PeftError::unsupported(&config.path, reason))
+            }
+        }
+    }
+
+    fn write(directory: &Path, fields: Value) -> Result<(), PeftError> {
+        Ok(crate::manifest::write(&directory.join(CONFIG), &fields)?)
+    }
+
+    fn integer(&self, name: &str) -> Result<usize, PeftError> {
+        let found = self.fields.get(name).and_then(Value::as_u64).and_then(|value| usize::try_from(value).ok());
+        found
+            .filter(|value| *value > 0)
+            .ok_or_else(|| PeftError::unsupported(&self.path, format!("`{name}` is missing or not a positive integer")))
+    }
+
+    fn number(&self, name: &str) -> Result<f64, PeftError> {
+        let found = self.fields.get(name).and_then(Value::as_f64);
+        found.ok_or_else(|| PeftError::unsupported(&self.path, format!("`{name}` is missing or not a number")))
+    }
+
+    fn is_set(&self, name: &str) -> bool {
+        match self.fields.get(name) {
+            None | Some(Value::Null | Value::Bool(false)) => false,
+            Some(Value::Array(values)) => !values.is_empty(),
+            Some(Value::Object(fields)) => !fields.is_empty(),
+            Some(_) => true,
+        }
+    }
+
+    /// Refuses options that change the arithmetic in ways that are not built.
+    fn refuse(&self, options: &[&str]) -> Result<(), PeftError> {
+        match options.iter().find(|option| self.is_set(option)) {
+            None => Ok(()),
+            Some(option) => {
+                let reason = format!("`{option}` is set; adapters with it cannot be read");
+                Err(PeftError::unsupported(&self.path, reason))
+            }
+        }
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.fields.get(name).and_then(Value::as_str)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{Family, ModelConfig};
+
+    pub(super) fn model() -> ModelConfig {
+        ModelConfig {
+            family: Family::Llama,
+            hidden_size: 8,
+            intermediate_size: 12,
+            num_hidden_layers: 2,
+            num_attention_heads: 2,
+            num_key_value_heads: 1,
+            head_dim: 4,
+            vocab_size: 16,
+            max_position_embeddings: 32,
+            rms_norm_eps: 1e-5,
+            rope_theta: 10_000.0,
+            rope_scaling: None,
+            tie_word_embeddings: true,
+            bos_token_id: None,
+            eos_token_ids: vec![],
+            pad_token_id: None,
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! `probes.safetensors`: the trainer's own answers, to which every exported graph is held.
+//!
+//! N probes, right-padded to S tokens, K scored positions each, vocabulary V:
+//! `input_ids` i64 `[N, S]`, `attention_mask` i64 `[N, S]`, `task_id` i64 `[N]`, `positions` i64 `[N, K]` (indices into S),
+//! `logits` f32 `[N, K, V]` (adapted) and `base_logits` f32 `[N, K, V]` (the untouched base model on the same input).
+
+use crate::tensors::{self, NamedTensor, Taking, TensorError, TensorMap};
+use std::path::Path;
+
+/// The probes of a run, row-major.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Probes {
+    /// N.
+    pub count: usize,
+    /// S, tokens per probe with padding.
+    pub length: usize,
+    /// K, scored positions per probe.
+    pub scored: usize,
+    /// V.
+    pub vocab_size: usize,
+    /// `[N, S]`, padded on the right.
+    pub input_ids: Vec<i64>,
+    /// `[N, S]`, 1 for tokens and 0 for padding.
+    pub attention_mask: Vec<i64>,
+    /// `[N]`.
+    pub task_id: Vec<i64>,
+    /// `[N, K]`, indices below S of tokens that are not padding.
+    pub positions: Vec<i64>,
+    /// `[N, K, V]`, of the adapted model.
+    pub logits: Vec<f32>,
+    /// `[N, K, V]`, of the untouched base model.
+    pub base_logits: Vec<f32>,
+}
+
+impl Probes {
+    /// Reads and checks `path`: shapes, ids inside the vocabulary, masks that are a run of ones, positions on tokens.
+    pub fn read(path: &Path) -> Result<Self, TensorError> {
+        let mut file = Taking::open(path)?;
+        let two = |file: &Taking<'_>, name: &str| match *file.shape(name)? {
+            [rows, columns] => Ok((rows, columns)),
+            ref other => Err(file.malformed(format!("`{name}` has shape {other:?}, expected two dimensions"))),
+        };
+        let (count, length) = two(&file, "input_ids")?;
+        let (_, scored) = two(&file, "positions")?;
+        let vocab_size = file.shape("logits")?.last().copied().unwrap_or(0);
+        let probes = Self {
+            count,
+            length,
+            scored,
+            vocab_size,
+            input_ids: file.i64("input_ids", &[count, length])?,
+            attention_mask: file.i64("attention_mask", &[count, length])?,
+            task_id: file.i64("task_id", &[count])?,
+            positions: file.i64("positions", &[count, scored])?,
+            logits: file.f32("logits", &[count, scored, vocab_size])?,
+            base_logits: file.f32("base_logits", &[count, scored, vocab_size])?,
+        };
+        probes.check().map_err(|reason| file.malformed(reason))?;
+        file.finish()?;
+        Ok(probes)
+    }
+
+    /// Checks and writes the probes atomically.
+    pub fn write(&self, path: &Path) -> Result<(), TensorError> {
+        self.check().map_err(|reason| TensorError::Malformed { path: path.to_path_buf(), reason })?;
+        let (n, s, k, v) = (self.count, self.length, self.scored, self.vocab_size);
+        let tensors = TensorMap::from([
+            ("input_ids".to_owned(), NamedTensor::i64([n, s], self.input_ids.clone())),
+            ("attention_mask".to_owned(), NamedTensor::i64([n, s], self.attention_mask.clone())),
+            ("task_id".to_owned(), NamedTensor::i64([n], self.task_id.clone())),
+            ("positions".to_owned(), NamedTensor::i64([n, k], self.positions.clone())),
+            ("logits".to_owned(), NamedTensor::f32([n, k, v], self.logits.clone())),
+            ("base_logits".to_owned(), NamedTensor::f32([n, k, v], self.base_logits.clone())),
+        ]);
+        tensors::write(path, &tensors)
+    }
+
+    /// Tokens of probe `n` without its padding.
+    pub fn tokens(&self, n: usize) -> &[i64] {
+        let row = self.row(&self.input_ids, n);
+        let real = self.row(&self.attention_mask, n).iter().take_while(|mask| **mask == 1).count();
+        row.get(..real).unwrap_or_default()
+    }
+
+    fn row<'a>(&self, values: &'a [i64], n: usize) -> &'a [i64] {
+        values.get(n * self.length..(n + 1) * self.length).unwrap_or_default()
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let (n, s, k, v) = (self.count, self.length, self.scored, self.vocab_size);
+        if n == 0 || s == 0 || k == 0 || v == 0 {
+            return Err(format!("no probes: {n} probes of {s} tokens, {k} positions, vocabulary {v}"));
+        }
+        let expect = |name: &str, found: usize, shape: &[usize]| match tensors::element_count(shape) {
+            Some(expected) if expected == found => Ok(()),
+            _ => Err(format!("`{name}` holds {found} values, expected {shape:?}")),
+        };
+        expect("input_ids", self.input_ids.len(), &[n, s])?;
+        expect("attention_mask", self.attention_mask.len(), &[n, s])?;
+        expect("task_id", self.task_id.len(), &[n])?;
+        expect("positions", self.positions.len(), &[n, k])?;
+        expect("logits", self.logits.len(), &[n, k, v])?;
+        expect("base_logits", self.base_logits.len(), &[n, k, v])?;
+        if let Some(id) = self.input_ids.iter().find(|id| !(0..v as i64).contains(id)) {
+            return Err(format!("`input_ids` holds {id}, outside the vocabulary of {v}"));
+        }
+        if let Some(id) = self.task_id.iter().find(|id| **id < 0) {
+            return Err(format!("`task_id` holds {id}"));
+        }
+        for probe in 0..n {
+            let mask = self.row(&self.attention_mask, probe);
+            let real = self.tokens(probe).len();
+            if real == 0 || mask.iter().skip(real).any(|mask| *mask != 0) {
+                return Err(format!("`attention_mask` of probe {probe} is not ones followed by zeros: {mask:?}"));
+            }
+            let positions = self.positions.get(probe * k..(probe + 1) * k).unwrap_or_default();
+            if let Some(position) = positions.iter().find(|position| !(0..real as i64).contains(position)) {
+                return Err(format!("`positions` of probe {probe} holds {position}, but it has {real} tokens"));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn probes() -> Probes {
+        Probes {
+            count: 2,
+            length: 3,
+            scored: 1,
+            vocab_size: 4,
+            input_ids: vec![1, 2, 3, 3, 1, 0],
+            attention_mask: vec![1, 1, 1, 1, 1, 0],
+            task_id: vec![0, 1],
+            positions: vec![2, 1],
+            logits: (0..8).map(|n| n as f32).collect(),
+            base_logits: vec![0.25; 8],
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("probes.safetensors");
+        probes().write(&path).unwrap();
+        let read = Probes::read(&path).unwrap();
+        assert_eq!(read, probes());
+        assert_eq!((read.tokens(0), read.tokens(1)), (&[1, 2, 3][..], &[3, 1][..]));
+    }
+
+    #[test]
+    fn inconsistent_probes_are_refused() {
+        let error = |change: &dyn Fn(&mut Probes)| {
+            let mut probes = probes();
+            change(&mut probes);
+            probes.write(Path::new("probes.safetensors")).unwrap_err().to_string()
+        };
+        insta::assert_snapshot!(
+            [
+                error(&|probes| probes.input_ids[0] = 4),
+                error(&|probes| probes.attention_mask[0] = 0),
+                error(&|probes| probes.positions[1] = 2),
+                error(&|probes| probes.task_id[1] = -1),
+                error(&|probes| probes.logits.truncate(7)),
+                error(&|probes| probes.scored = 0),
+            ]
+            .join("\n"), @"
+probes.safetensors: `input_ids` holds 4, outside the vocabulary of 4
+probes.safetensors: `attention_mask` of probe 0 is not ones followed by zeros: [0, 1, 1]
+probes.safetensors: `positions` of probe 1 holds 2, but it has 2 tokens
+probes.safetensors: `task_id` holds -1
+probes.safetensors: `logits` holds 7 values, expected [2, 1, 4]
+probes.safetensors: no probes: 2 probes of 3 tokens, 0 positions, vocabulary 4
+");
+    }
+}

@@ -1,0 +1,187 @@
+//! The IR as an ONNX `ModelProto`. The only file that knows protobuf types on the way out.
+
+use super::external_data::{Place, inline};
+use crate::ir::{DType, Dim, Graph, Node, Op, Tensor, ValueId, ValueType};
+use onnx_protobuf::attribute_proto::AttributeType;
+use onnx_protobuf::tensor_proto::DataLocation;
+use onnx_protobuf::tensor_shape_proto::Dimension;
+use onnx_protobuf::type_proto::Tensor as TensorType;
+use onnx_protobuf::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto,
+    TensorShapeProto, TypeProto, ValueInfoProto,
+};
+use protobuf::{EnumOrUnknown, MessageField};
+use std::collections::BTreeMap;
+
+/// Opset of the standard operators.
+pub const OPSET: i64 = 18;
+/// ONNX IR version.
+pub const IR_VERSION: i64 = 8;
+
+/// Numbers of `TensorProto.DataType`.
+fn data_type(dtype: DType) -> i32 {
+    match dtype {
+        DType::F32 => 1,
+        DType::I64 => 7,
+        DType::Bool => 9,
+    }
+}
+
+/// The model that holds `graph`, its weights at `places` in the file `data_file`.
+pub(super) fn model(
+    graph: &Graph,
+    places: &BTreeMap<ValueId, Place>,
+    data_file: &str,
+    metadata: &[(String, String)],
+) -> ModelProto {
+    let mut model = ModelProto::new();
+    model.ir_version = IR_VERSION;
+    model.producer_name = "pemlc".to_owned();
+    model.producer_version = env!("CARGO_PKG_VERSION").to_owned();
+    let mut opset = OperatorSetIdProto::new();
+    opset.version = OPSET;
+    model.opset_import.push(opset);
+    model.metadata_props = metadata.iter().map(|(key, value)| entry(key, value)).collect();
+    model.graph = MessageField::some(Emitter::default().graph(graph, places, data_file));
+    model
+}
+
+fn entry(key: &str, value: &str) -> StringStringEntryProto {
+    let mut entry = StringStringEntryProto::new();
+    entry.key = key.to_owned();
+    entry.value = value.to_owned();
+    entry
+}
+
+/// Collects the small constants that ONNX wants as inputs where the IR has attributes.
+#[derive(Default)]
+struct Emitter {
+    constants: BTreeMap<String, TensorProto>,
+}
+
+impl Emitter {
+    fn graph(mut self, graph: &Graph, places: &BTreeMap<ValueId, Place>, data_file: &str) -> GraphProto {
+        let mut proto = GraphProto::new();
+        proto.name = graph.name.clone();
+        proto.input = graph.inputs().iter().map(|id| value_info(graph, *id, true)).collect();
+        proto.output = graph.outputs().iter().map(|id| value_info(graph, *id, true)).collect();
+        proto.node = graph.nodes().iter().map(|node| self.node(graph, node)).collect();
+        let inner = graph.nodes().iter().map(|node| node.output).filter(|id| !graph.outputs().contains(id));
+        proto.value_info = inner.map(|id| value_info(graph, id, false)).collect();
+        for (id, expression) in graph.initialisers() {
+            let value = graph.value(id);
+            let mut tensor = TensorProto::new();
+            tensor.name = value.name.clone();
+            tensor.data_type = data_type(value.value_type.dtype);
+            tensor.dims =
+                value.value_type.fixed_shape().unwrap_or_default().into_iter().map(|size| size as i64).collect();
+            if let Some(constant) = inline(expression) {
+                tensor.raw_data = constant.to_bytes();
+            } else if let Some(place) = places.get(&id) {
+                tensor.data_location = EnumOrUnknown::new(DataLocation::EXTERNAL);
+                tensor.external_data = vec![
+                    entry("location", data_file),
+                    entry("offset", &place.offset.to_string()),
+                    entry("length", &place.bytes.to_string()),
+                ];
+            }
+            proto.initializer.push(tensor);
+        }
+        proto.initializer.extend(self.constants.into_values());
+        proto
+    }
+
+    fn node(&mut self, graph: &Graph, node: &Node) -> NodeProto {
+        let name = |id: &ValueId| graph.value(*id).name.clone();
+        let mut proto = NodeProto::new();
+        proto.name = name(&node.output);
+        proto.op_type = node.op.onnx_name().to_owned();
+        proto.input = node.inputs.iter().map(name).collect();
+        proto.output = vec![name(&node.output)];
+        match &node.op {
+            Op::And | Op::Binary(_) | Op::Comparison(_) | Op::MatMul | Op::Unary(_) | Op::Where => {}
+            Op::Cast { to } => proto.attribute.push(int("to", i64::from(data_type(*to)))),
+            Op::Concat { axis } | Op::Gather { axis } | Op::Softmax { axis } => {
+                proto.attribute.push(int("axis", *axis as i64));
+            }
+            Op::CumSum { axis } => proto.input.push(self.scalar(*axis as i64)),
+            Op::ReduceMean { axes } | Op::ReduceSum { axes } | Op::Unsqueeze { axes } => {
+                proto.input.push(self.vector(axes.iter().map(|axis| *axis as i64).collect()));
+            }
+            // 0 keeps the input's dimension.
+            Op::Reshape { shape } => {
+                proto.input.push(self.vector(shape.iter().map(|size| size.unwrap_or(0) as i64).collect()));
+            }
+            Op::Slice { axis, start, end } => {
+                for bound in [start, end, axis] {
+                    proto.input.push(self.vector(vec![*bound as i64]));
+                }
+            }
+            Op::Transpose { permutation } => {
+                let mut attribute = AttributeProto::new();
+                attribute.name = "perm".to_owned();
+                attribute.type_ = EnumOrUnknown::new(AttributeType::INTS);
+                attribute.ints = permutation.iter().map(|axis| *axis as i64).collect();
+                proto.attribute.push(attribute);
+            }
+        }
+        proto
+    }
+
+    fn scalar(&mut self, value: i64) -> String {
+        self.constant(format!("constants.scalar.{value}"), &Tensor::scalar_i64(value))
+    }
+
+    fn vector(&mut self, values: Vec<i64>) -> String {
+        let name: Vec<String> = values.iter().map(i64::to_string).collect();
+        self.constant(format!("constants.vector.{}", name.join("_")), &Tensor::vector_i64(values))
+    }
+
+    fn constant(&mut self, name: String, tensor: &Tensor) -> String {
+        let proto = self.constants.entry(name.clone()).or_default();
+        proto.name.clone_from(&name);
+        proto.data_type = data_type(DType::I64);
+        proto.dims = tensor.shape().iter().map(|size| *size as i64).collect();
+        proto.raw_data = tensor.to_bytes();
+        name
+    }
+}
+
+fn int(name: &str, value: i64) -> AttributeProto {
+    let mut attribute = AttributeProto::new();
+    attribute.name = name.to_owned();
+    attribute.type_ = EnumOrUnknown::new(AttributeType::INT);
+    attribute.i = value;
+    attribute
+}
+
+fn value_info(graph: &Graph, id: ValueId, name_sums: bool) -> ValueInfoProto {
+    let value = graph.value(id);
+    let mut info = ValueInfoProto::new();
+    info.name = value.name.clone();
+    info.type_ = MessageField::some(type_proto(&value.value_type, name_sums));
+    info
+}
+
+/// Inside the graph, sums of symbols stay unnamed: tract takes `total_sequence_length` for a symbol of its own there and cannot
+/// reconcile it with what it infers.
+fn type_proto(value_type: &ValueType, name_sums: bool) -> TypeProto {
+    let mut tensor = TensorType::new();
+    tensor.elem_type = data_type(value_type.dtype);
+    let mut shape = TensorShapeProto::new();
+    shape.dim = value_type.shape.iter().map(|dim| dimension(dim, name_sums)).collect();
+    tensor.shape = MessageField::some(shape);
+    let mut proto = TypeProto::new();
+    proto.set_tensor_type(tensor);
+    proto
+}
+
+fn dimension(dim: &Dim, name_sums: bool) -> Dimension {
+    let mut proto = Dimension::new();
+    match dim.fixed() {
+        Some(size) => proto.set_dim_value(size as i64),
+        None if name_sums || dim.is_symbol() => proto.set_dim_param(dim.to_string()),
+        None => {}
+    }
+    proto
+}

@@ -1,0 +1,19 @@
+//! The intermediate representation: typed values with symbolic shapes, operators with one output, and initialisers that are
+//! expressions over checkpoint tensors. No protobuf type appears here or in a pass.
+
+mod expression;
+mod graph;
+mod infer;
+mod op;
+mod tensor;
+mod text;
+mod value;
+mod verify;
+
+pub use expression::Expression;
+pub use graph::{Graph, IrError, Node, Value, ValueId};
+pub use infer::infer;
+pub use op::{Binary, Comparison, Op, Unary};
+pub use tensor::{Data, Tensor};
+pub use value::{DType, Dim, Symbol, ValueType};
+pub use verify::verify;

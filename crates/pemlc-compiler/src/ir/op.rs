@@ -1,0 +1,147 @@
+//! Operators. Each has one output; what ONNX takes as a constant input (axes, target shapes, slice bounds) is an attribute here.
+
+use super::value::DType;
+
+/// An elementwise function of one f32 value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum Unary {
+    Cos,
+    Sigmoid,
+    Sin,
+    Sqrt,
+    Tanh,
+}
+
+/// An elementwise function of two values of one number type, with broadcasting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum Binary {
+    Add,
+    Div,
+    Mul,
+    Pow,
+    Sub,
+}
+
+/// A comparison of two values of one number type, with broadcasting; the result is bool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum Comparison {
+    Greater,
+    GreaterOrEqual,
+    Less,
+    LessOrEqual,
+}
+
+/// An operator with its attributes. Axes count from the front.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// Logical and of two bool values, with broadcasting.
+    And,
+    /// Two inputs of one number type.
+    Binary(Binary),
+    /// Converts the number type.
+    Cast {
+        /// Number type of the result.
+        to: DType,
+    },
+    /// Two inputs of one number type, result bool.
+    Comparison(Comparison),
+    /// Inputs one after another along `axis`.
+    Concat {
+        /// Axis that grows.
+        axis: usize,
+    },
+    /// Inclusive running sum along `axis`.
+    CumSum {
+        /// Axis summed along.
+        axis: usize,
+    },
+    /// `data`, `indices` (i64, within bounds): slices of `data` along `axis`; the indices' shape takes the axis' place.
+    Gather {
+        /// Axis indexed.
+        axis: usize,
+    },
+    /// Matrix product over the two last axes, broadcasting the others.
+    MatMul,
+    /// Mean along `axes`, which stay with size 1.
+    ReduceMean {
+        /// Axes averaged over.
+        axes: Vec<usize>,
+    },
+    /// Sum along `axes`, which stay with size 1.
+    ReduceSum {
+        /// Axes summed over.
+        axes: Vec<usize>,
+    },
+    /// Same values in row-major order under another shape; `None` keeps the input's dimension at that place.
+    Reshape {
+        /// Dimensions of the result.
+        shape: Vec<Option<usize>>,
+    },
+    /// Elements `start..end` of `axis`.
+    Slice {
+        /// Axis cut.
+        axis: usize,
+        /// First element.
+        start: usize,
+        /// One past the last element.
+        end: usize,
+    },
+    /// Softmax along `axis`.
+    Softmax {
+        /// Axis that sums to one.
+        axis: usize,
+    },
+    /// Axis `i` of the result is axis `permutation[i]` of the input.
+    Transpose {
+        /// Source axis of each result axis.
+        permutation: Vec<usize>,
+    },
+    /// One input, f32.
+    Unary(Unary),
+    /// Inserts axes of size 1 at these places of the result.
+    Unsqueeze {
+        /// Axes of the result.
+        axes: Vec<usize>,
+    },
+    /// `condition` (bool), `then`, `otherwise`, with broadcasting.
+    Where,
+}
+
+impl Op {
+    /// The ONNX operator type.
+    pub fn onnx_name(&self) -> &'static str {
+        match self {
+            Self::And => "And",
+            Self::Binary(Binary::Add) => "Add",
+            Self::Binary(Binary::Div) => "Div",
+            Self::Binary(Binary::Mul) => "Mul",
+            Self::Binary(Binary::Pow) => "Pow",
+            Self::Binary(Binary::Sub) => "Sub",
+            Self::Cast { .. } => "Cast",
+            Self::Comparison(Comparison::Greater) => "Greater",
+            Self::Comparison(Comparison::GreaterOrEqual) => "GreaterOrEqual",
+            Self::Comparison(Comparison::Less) => "Less",
+            Self::Comparison(Comparison::LessOrEqual) => "LessOrEqual",
+            Self::Concat { .. } => "Concat",
+            Self::CumSum { .. } => "CumSum",
+            Self::Gather { .. } => "Gather",
+            Self::MatMul => "MatMul",
+            Self::ReduceMean { .. } => "ReduceMean",
+            Self::ReduceSum { .. } => "ReduceSum",
+            Self::Reshape { .. } => "Reshape",
+            Self::Slice { .. } => "Slice",
+            Self::Softmax { .. } => "Softmax",
+            Self::Transpose { .. } => "Transpose",
+            Self::Unary(Unary::Cos) => "Cos",
+            Self::Unary(Unary::Sigmoid) => "Sigmoid",
+            Self::Unary(Unary::Sin) => "Sin",
+            Self::Unary(Unary::Sqrt) => "Sqrt",
+            Self::Unary(Unary::Tanh) => "Tanh",
+            Self::Unsqueeze { .. } => "Unsqueeze",
+            Self::Where => "Where",
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! The IR as deterministic text, for tests and for `--explain`.
+
+use super::expression::Expression;
+use super::graph::Graph;
+use std::fmt::{self, Write as _};
+
+impl fmt::Display for Graph {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "graph {}", self.name)?;
+        for id in self.inputs() {
+            let value = self.value(*id);
+            writeln!(f, "  input {}: {}", value.name, value.value_type)?;
+        }
+        for (id, expression) in self.initialisers() {
+            let value = self.value(id);
+            writeln!(f, "  {}: {} = {}", value.name, value.value_type, describe(expression))?;
+        }
+        for node in self.nodes() {
+            let output = self.value(node.output);
+            let inputs: Vec<&str> = node.inputs.iter().map(|id| self.value(*id).name.as_str()).collect();
+            let inputs = inputs.join(", ");
+            writeln!(f, "  {}: {} = {:?}({inputs})", output.name, output.value_type, node.op)?;
+        }
+        let outputs: Vec<&str> = self.outputs().iter().map(|id| self.value(*id).name.as_str()).collect();
+        writeln!(f, "  return {}", outputs.join(", "))
+    }
+}
+
+fn describe(expression: &Expression) -> String {
+    match expression {
+        Expression::Constant(tensor) => match tensor.as_f32() {
+            Some([value]) => format!("constant {value}"),
+            _ => "constant".to_owned(),
+        },
+        Expression::Checkpoint { name, .. } => format!("checkpoint({name})"),
+        Expression::Transpose(inner) => format!("transpose({})", describe(inner)),
+        Expression::AddLowRank { base, down, .. } => {
+            let mut text = describe(base);
+            let rank = down.shape().last().copied().unwrap_or_default();
+            let _ = write!(text, " + low_rank({rank})");
+            text
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The type of a value: number type and symbolic shape.
+
+use std::fmt;
+
+/// Number type of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DType {
+    /// 32-bit float.
+    F32,
+    /// 64-bit signed integer.
+    I64,
+    /// Truth value.
+    Bool,
+}
+
+impl fmt::Display for DType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::I64 => "i64",
+            Self::Bool => "bool",
+        })
+    }
+}
+
+/// A size that is known only when the graph runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Symbol {
+    /// Rows of the batch.
+    Batch,
+    /// Tokens already in the key-value cache.
+    PastSequence,
+    /// Tokens of this run.
+    Sequence,
+}
+
+impl Symbol {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Batch => "batch_size",
+            Self::PastSequence => "past_sequence_length",
+            Self::Sequence => "sequence_length",
+        }
+    }
+}
+
+/// One dimension: a sum of symbols and a constant.
+///
+/// A sum and not an arbitrary expression, because concatenation along an axis is the only way in which sizes combine here.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Dim {
+    symbols: Vec<Symbol>,
+    constant: usize,
+}
+
+impl Dim {
+    /// `past_sequence_length + sequence_length`, which ONNX clients call `total_sequence_length`.
+    pub fn total_sequence() -> Self {
+        Self::from(Symbol::PastSequence).plus(&Self::from(Symbol::Sequence))
+    }
+
+    /// The size, if no symbol is in it.
+    pub fn fixed(&self) -> Option<usize> {
+        self.symbols.is_empty().then_some(self.constant)
+    }
+
+    /// Whether it is one symbol alone.
+    pub fn is_symbol(&self) -> bool {
+        self.symbols.len() == 1 && self.constant == 0
+    }
+
+    /// The sum of two dimensions.
+    pub fn plus(&self, other: &Self) -> Self {
+        let mut symbols = [self.symbols.as_slice(), other.symbols.as_slice()].concat();
+        symbols.sort_unstable();
+        Self { symbols, constant: self.constant + other.constant }
+    }
+}
+
+impl From<usize> for Dim {
+    fn from(constant: usize) -> Self {
+        Self { symbols: Vec::new(), constant }
+    }
+}
+
+impl From<Symbol> for Dim {
+    fn from(symbol: Symbol) -> Self {
+        Self { symbols: vec![symbol], constant: 0 }
+    }
+}
+
+impl fmt::Display for Dim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut terms: Vec<String> = match self.symbols.as_slice() {
+            [Symbol::PastSequence, Symbol::Sequence] => vec!["total_sequence_length".to_owned()],
+            symbols => symbols.iter().map(|symbol| symbol.name().to_owned()).collect(),
+        };
+        if self.constant > 0 || terms.is_empty() {
+            terms.push(self.constant.to_string());
+        }
+        f.write_str(&terms.join(" + "))
+    }
+}
+
+/// Number type and shape of a value.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ValueType {
+    /// Number type.
+    pub dtype: DType,
+    /// Shape, outermost dimension first.
+    pub shape: Vec<Dim>,
+}
+
+impl ValueType {
+    /// A type from a number type and dimensions.
+    pub fn new<D: Into<Dim>>(dtype: DType, shape: impl IntoIterator<Item = D>) -> Self {
+        Self { dtype, shape: shape.into_iter().map(Into::into).collect() }
+    }
+
+    /// Number of dimensions.
+    pub fn rank(&self) -> usize {
+        self.shape.len()
+    }
+
+    /// The shape, if every dimension is known.
+    pub fn fixed_shape(&self) -> Option<Vec<usize>> {
+        self.shape.iter().map(Dim::fixed).collect()
+    }
+}
+
+impl fmt::Display for ValueType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let dims: Vec<String> = self.shape.iter().map(Dim::to_string).collect();
+        write!(f, "{}[{}]", self.dtype, dims.join(", "))
+    }
+}

@@ -1,0 +1,19 @@
+//! From a run directory to one ONNX graph with a `task_id` input: a normal form that no longer knows the method, an intermediate
+//! representation, passes over it, and the ONNX edge. Protobuf stays at that edge; the trainer is not known here.
+#![forbid(unsafe_code)]
+
+pub mod deltas;
+pub mod emit;
+pub mod export;
+pub mod freeze;
+pub mod inspect;
+pub mod interpret;
+pub mod ir;
+pub mod lower;
+pub mod model_card;
+pub mod normal_form;
+pub mod passes;
+pub mod run_source;
+
+pub use export::{ExportError, ExportOptions, export};
+pub use inspect::{InspectError, inspect};

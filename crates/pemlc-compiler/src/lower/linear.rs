@@ -1,0 +1,63 @@
+//! A linear projection of the base model with its shared and private deltas.
+
+use super::builder::Builder;
+use super::task_switch::TaskSwitch;
+use crate::ir::{Expression, IrError, ValueId};
+use crate::normal_form::NormalForm;
+use pemlc_artifact::{ModelConfig, Projection};
+
+/// The readable path of a projection in the graph, for instance `layers.3.attention.q_proj`.
+pub(crate) fn path(layer: usize, projection: Projection) -> String {
+    let block = match projection {
+        Projection::QProj | Projection::KProj | Projection::VProj | Projection::OProj => "attention",
+        Projection::GateProj | Projection::UpProj | Projection::DownProj => "mlp",
+    };
+    format!("layers.{layer}.{block}.{}", projection.name())
+}
+
+/// `x (W + dW_shared)^T + b + x A_t^T B_t^T` for `x` `[batch, sequence, in]`.
+///
+/// The shared delta is lowered as it stands; the pass `fold_shared_delta` moves it into the weight.
+pub(crate) fn project(
+    builder: &mut Builder,
+    config: &ModelConfig,
+    normal_form: &NormalForm,
+    switch: &TaskSwitch,
+    (layer, projection): (usize, Projection),
+    x: ValueId,
+) -> Result<ValueId, IrError> {
+    let name = path(layer, projection);
+    let module = projection.module(layer);
+    let (inputs, outputs) = projection.features(config);
+    let shared = normal_form.shared.get(&(layer, projection));
+    let private = normal_form.private.get(&(layer, projection));
+    let bias = config.has_qkv_bias() && matches!(projection, Projection::QProj | Projection::KProj | Projection::VProj);
+    // The last term's sum carries the projection's plain name.
+    let mut remaining = usize::from(shared.is_some()) + usize::from(bias) + usize::from(private.is_some());
+    let mut title = |part: &str| {
+        let title = if remaining == 0 { name.clone() } else { format!("{name}.{part}") };
+        remaining = remaining.saturating_sub(1);
+        title
+    };
+
+    let weight = Expression::Checkpoint { name: format!("{module}.weight"), shape: vec![outputs, inputs] };
+    let weight = builder.weight(format!("{name}.weight"), Expression::Transpose(Box::new(weight)))?;
+    let mut y = builder.matmul(title("base"), x, weight)?;
+    if let Some(delta) = shared {
+        let down = builder.constant(format!("{name}.shared_a"), &delta.down)?;
+        let up = builder.constant(format!("{name}.shared_b"), &delta.up)?;
+        let hidden = builder.matmul(format!("{name}.shared_hidden"), x, down)?;
+        let change = builder.matmul(format!("{name}.shared_delta"), hidden, up)?;
+        y = builder.add(title("merged"), y, change)?;
+    }
+    if bias {
+        let bias = Expression::Checkpoint { name: format!("{module}.bias"), shape: vec![outputs] };
+        let bias = builder.weight(format!("{name}.bias"), bias)?;
+        y = builder.add(title("biased"), y, bias)?;
+    }
+    if let Some(delta) = private {
+        let change = switch.private_delta(builder, &name, x, delta)?;
+        y = builder.add(title("adapted"), y, change)?;
+    }
+    Ok(y)
+}

@@ -1,0 +1,56 @@
+//! The form that every method lowers to, after which no pass asks which method it was:
+//!
+//! ```text
+//! task t, layer l, projection W:   y = x (W + dW_shared)^T + x A_t^T B_t^T
+//! task t, layer l, attention:      K = [Kp_t ; K_tokens],  V = [Vp_t ; V_tokens],  log_gate_t on the prefix columns
+//! ```
+
+use crate::ir::Tensor;
+use pemlc_artifact::Projection;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A projection of a layer.
+pub type Site = (usize, Projection);
+
+/// `x down up` added to a projection, the scale already in `up`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LowRank {
+    /// `[in, rank]`, or `[tasks, in, rank]` when every task has its own.
+    pub down: Arc<Tensor>,
+    /// `[rank, out]`, or `[tasks, rank, out]`.
+    pub up: Arc<Tensor>,
+}
+
+/// The prefix rows of one layer, for each set of rows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PrefixLayer {
+    /// `[sets, kv_heads, length, head_dim]`, unrotated: real tokens start at position 0.
+    pub key: Arc<Tensor>,
+    /// `[sets, kv_heads, length, head_dim]`.
+    pub value: Arc<Tensor>,
+    /// `[sets, length]`, added to the attention logits of the rows.
+    pub log_gate: Arc<Tensor>,
+}
+
+/// Prefix rows of every layer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prefix {
+    /// Which set of rows each task has.
+    pub set_of_task: Vec<usize>,
+    /// Rows of each layer.
+    pub layers: Vec<PrefixLayer>,
+}
+
+/// What training found, whatever the method.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct NormalForm {
+    /// Number of tasks.
+    pub tasks: usize,
+    /// Deltas that all tasks have: they fold into the weights.
+    pub shared: BTreeMap<Site, LowRank>,
+    /// Deltas stacked by task.
+    pub private: BTreeMap<Site, LowRank>,
+    /// Prefix rows, if any.
+    pub prefix: Option<Prefix>,
+}

@@ -1,0 +1,106 @@
+//! Merges equal initialisers, then nodes that apply one operator to the same values.
+
+use super::{Outcome, Pass};
+use crate::ir::{Expression, Graph, Op, ValueId};
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// See the module.
+#[derive(Debug, Clone, Copy)]
+pub struct Deduplicate;
+
+impl Pass for Deduplicate {
+    fn name(&self) -> &'static str {
+        "deduplicate"
+    }
+
+    fn run(&self, graph: &mut Graph) -> Result<Outcome, String> {
+        let mut replacements: BTreeMap<ValueId, ValueId> = BTreeMap::new();
+        let mut by_digest: HashMap<u64, Vec<ValueId>> = HashMap::new();
+        for (id, expression) in graph.initialisers() {
+            let candidates = by_digest.entry(digest(expression)).or_default();
+            // Equality decides; the digest only finds candidates. A tensor that holds NaN equals nothing.
+            match candidates.iter().find(|other| graph.initialisers.get(other) == Some(expression)) {
+                Some(other) => {
+                    replacements.insert(id, *other);
+                }
+                None => candidates.push(id),
+            }
+        }
+        replacements.retain(|id, _| !graph.outputs.contains(id));
+        graph.replace_uses(&replacements);
+
+        let mut seen: HashMap<(Op, Vec<ValueId>), ValueId> = HashMap::new();
+        let mut merged: BTreeMap<ValueId, ValueId> = BTreeMap::new();
+        for node in &graph.nodes {
+            let inputs: Vec<ValueId> = node.inputs.iter().map(|id| merged.get(id).copied().unwrap_or(*id)).collect();
+            match seen.get(&(node.op.clone(), inputs.clone())) {
+                Some(other) if !graph.outputs.contains(&node.output) => {
+                    merged.insert(node.output, *other);
+                }
+                _ => {
+                    seen.insert((node.op.clone(), inputs), node.output);
+                }
+            }
+        }
+        graph.replace_uses(&merged);
+        replacements.extend(merged);
+        graph.initialisers.retain(|id, _| !replacements.contains_key(id));
+        graph.nodes.retain(|node| !replacements.contains_key(&node.output));
+        let name = |id: &ValueId| &graph.value(*id).name;
+        let changed = replacements.iter().map(|(id, other)| format!("`{}` is `{}`", name(id), name(other))).collect();
+        Ok(Outcome { changed, ..Outcome::default() })
+    }
+}
+
+fn digest(expression: &Expression) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    match expression {
+        Expression::Constant(tensor) => {
+            tensor.shape().hash(&mut hasher);
+            tensor.to_bytes().hash(&mut hasher);
+        }
+        other => format!("{other:?}").hash(&mut hasher),
+    }
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::{Binary, DType, Symbol, Tensor, ValueType};
+
+    #[test]
+    fn equal_constants_and_equal_nodes_become_one() {
+        let mut graph = Graph::new("g");
+        let x = graph.input("x", ValueType::new(DType::F32, [Symbol::Batch]));
+        let one = graph.constant("one", Tensor::scalar_f32(1.0)).unwrap();
+        let same = graph.constant("same", Tensor::scalar_f32(1.0)).unwrap();
+        let first = graph.node("first", Op::Binary(Binary::Add), &[x, one]).unwrap();
+        let second = graph.node("second", Op::Binary(Binary::Add), &[x, same]).unwrap();
+        let sum = graph.node("sum", Op::Binary(Binary::Add), &[first, second]).unwrap();
+        graph.output(sum);
+        let outcome = Deduplicate.run(&mut graph).unwrap();
+        assert_eq!(outcome.changed, ["`same` is `one`", "`second` is `first`"]);
+        insta::assert_snapshot!(graph, @r"
+        graph g
+          input x: f32[batch_size]
+          one: f32[] = constant 1
+          first: f32[batch_size] = Binary(Add)(x, one)
+          sum: f32[batch_size] = Binary(Add)(first, first)
+          return sum
+        ");
+    }
+
+    #[test]
+    fn an_output_keeps_its_name() {
+        let mut graph = Graph::new("g");
+        let x = graph.input("x", ValueType::new(DType::F32, [Symbol::Batch]));
+        for name in ["a", "b"] {
+            let node = graph.node(name, Op::Binary(Binary::Add), &[x, x]).unwrap();
+            graph.output(node);
+        }
+        assert!(Deduplicate.run(&mut graph).unwrap().changed.is_empty());
+        assert_eq!(graph.nodes().len(), 2);
+    }
+}

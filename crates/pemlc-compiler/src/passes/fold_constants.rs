@@ -1,0 +1,82 @@
+//! Evaluates nodes that read constants alone. Freezing the prompt encoder is this pass on the encoder's graph.
+
+use super::{Outcome, Pass};
+use crate::interpret::evaluate;
+use crate::ir::{Expression, Graph, Tensor};
+
+/// See the module.
+#[derive(Debug, Clone, Copy)]
+pub struct FoldConstants;
+
+impl Pass for FoldConstants {
+    fn name(&self) -> &'static str {
+        "fold_constants"
+    }
+
+    fn run(&self, graph: &mut Graph) -> Result<Outcome, String> {
+        let mut outcome = Outcome::default();
+        let mut remaining = Vec::with_capacity(graph.nodes.len());
+        let mut uses = graph.use_counts();
+        for node in std::mem::take(&mut graph.nodes) {
+            let name = &graph.value(node.output).name;
+            let constants: Option<Vec<&Tensor>> = node.inputs.iter().map(|id| graph.constant_of(*id)).collect();
+            let Some(constants) = constants else {
+                if node.inputs.iter().all(|id| graph.initialisers.contains_key(id)) {
+                    outcome.declined.push(format!("`{name}` reads weights of the base model"));
+                }
+                remaining.push(node);
+                continue;
+            };
+            let value = evaluate(&node.op, &constants).map_err(|reason| format!("node `{name}` {reason}"))?;
+            outcome.changed.push(format!("evaluated `{name}`"));
+            graph.initialisers.insert(node.output, Expression::constant(value));
+            // Intermediate constants go as soon as their last reader is evaluated, so that memory stays small.
+            for id in &node.inputs {
+                uses[id.0] -= 1;
+                if uses[id.0] == 0 {
+                    graph.initialisers.remove(id);
+                }
+            }
+        }
+        graph.nodes = remaining;
+        Ok(outcome)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::{Binary, DType, Op, Symbol, ValueType};
+
+    #[test]
+    fn constant_parts_are_evaluated_and_the_rest_stays() {
+        let mut graph = Graph::new("g");
+        let x = graph.input("x", ValueType::new(DType::F32, [Symbol::Batch]));
+        let two = graph.constant("two", Tensor::scalar_f32(2.0)).unwrap();
+        let four = graph.node("four", Op::Binary(Binary::Mul), &[two, two]).unwrap();
+        let six = graph.node("six", Op::Binary(Binary::Add), &[four, two]).unwrap();
+        let y = graph.node("y", Op::Binary(Binary::Mul), &[x, six]).unwrap();
+        graph.output(y);
+        let outcome = FoldConstants.run(&mut graph).unwrap();
+        assert_eq!(outcome.changed, ["evaluated `four`", "evaluated `six`"]);
+        insta::assert_snapshot!(graph, @r"
+        graph g
+          input x: f32[batch_size]
+          six: f32[] = constant 6
+          y: f32[batch_size] = Binary(Mul)(x, six)
+          return y
+        ");
+    }
+
+    #[test]
+    fn weights_of_the_base_model_are_not_read() {
+        let mut graph = Graph::new("g");
+        let weight = Expression::Checkpoint { name: "w".to_owned(), shape: vec![2] };
+        let weight = graph.initialiser("weight", weight).unwrap();
+        let y = graph.node("y", Op::Binary(Binary::Mul), &[weight, weight]).unwrap();
+        graph.output(y);
+        let outcome = FoldConstants.run(&mut graph).unwrap();
+        assert_eq!(outcome.declined, ["`y` reads weights of the base model"]);
+        assert_eq!(graph.nodes().len(), 1);
+    }
+}

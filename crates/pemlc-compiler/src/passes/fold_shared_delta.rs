@@ -1,0 +1,125 @@
+//! Moves a delta that every task has into the weight: `x W + (x A) B` becomes `x (W + A B)`. The sum is made in f32 when the file is
+//! written; it costs nothing at run time.
+
+use super::{Outcome, Pass};
+use crate::ir::{Binary, Expression, Graph, Node, Op, Tensor, ValueId};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// See the module.
+#[derive(Debug, Clone, Copy)]
+pub struct FoldSharedDelta;
+
+/// `add = base + change`, `base = x weight`, `change = (x down) up`.
+struct Match {
+    add: usize,
+    x: ValueId,
+    weight: ValueId,
+    down: Arc<Tensor>,
+    up: Arc<Tensor>,
+}
+
+impl Pass for FoldSharedDelta {
+    fn name(&self) -> &'static str {
+        "fold_shared_delta"
+    }
+
+    fn run(&self, graph: &mut Graph) -> Result<Outcome, String> {
+        let mut outcome = Outcome::default();
+        let uses = graph.use_counts();
+        let makers: BTreeMap<ValueId, usize> =
+            graph.nodes.iter().enumerate().map(|(index, node)| (node.output, index)).collect();
+        let matches: Vec<Match> = (0..graph.nodes.len()).filter_map(|add| find(graph, &makers, add)).collect();
+        for found in matches {
+            let name = graph.value(graph.nodes[found.add].output).name.clone();
+            let weight_name = graph.value(found.weight).name.clone();
+            if uses[found.weight.0] != 1 {
+                outcome.declined.push(format!("`{name}`: `{weight_name}` is read elsewhere too"));
+                continue;
+            }
+            let Some(base) = graph.initialisers.remove(&found.weight) else { continue };
+            let expression = Expression::AddLowRank { base: Box::new(base), down: found.down, up: found.up };
+            graph.initialisers.insert(found.weight, expression);
+            let node = &mut graph.nodes[found.add];
+            *node = Node { op: Op::MatMul, inputs: vec![found.x, found.weight], output: node.output };
+            outcome.changed.push(format!("folded the shared delta of `{name}` into `{weight_name}`"));
+        }
+        // The replaced products are now unread, and would read the folded weight.
+        super::DeadCode.run(graph)?;
+        Ok(outcome)
+    }
+}
+
+fn find(graph: &Graph, makers: &BTreeMap<ValueId, usize>, add: usize) -> Option<Match> {
+    let product = |id: ValueId| {
+        let node = &graph.nodes[*makers.get(&id)?];
+        match node.inputs.as_slice() {
+            [x, y] if node.op == Op::MatMul => Some((*x, *y)),
+            _ => None,
+        }
+    };
+    let constant = |id: ValueId| match graph.initialisers.get(&id) {
+        Some(Expression::Constant(tensor)) if tensor.shape().len() == 2 => Some(Arc::clone(tensor)),
+        _ => None,
+    };
+    let node = &graph.nodes[add];
+    let [base, change] = node.inputs[..] else { return None };
+    if node.op != Op::Binary(Binary::Add) {
+        return None;
+    }
+    let (x, weight) = product(base)?;
+    let (hidden, up) = product(change)?;
+    let (hidden_x, down) = product(hidden)?;
+    let is_weight = graph.initialisers.contains_key(&weight) && graph.value(weight).value_type.rank() == 2;
+    if !is_weight || hidden_x != x {
+        return None;
+    }
+    Some(Match { add, x, weight, down: constant(down)?, up: constant(up)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::{DType, Dim, Symbol, ValueType};
+
+    fn graph(also_read: bool) -> Graph {
+        let mut graph = Graph::new("g");
+        let x = graph.input("x", ValueType::new(DType::F32, [Dim::from(Symbol::Batch), 3.into()]));
+        let w = graph.initialiser("w", Expression::Checkpoint { name: "w".to_owned(), shape: vec![3, 4] }).unwrap();
+        let a = graph.constant("a", Tensor::f32_from_fn(vec![3, 2], |i| i as f32)).unwrap();
+        let b = graph.constant("b", Tensor::f32_from_fn(vec![2, 4], |i| i as f32)).unwrap();
+        let base = graph.node("base", Op::MatMul, &[x, w]).unwrap();
+        let hidden = graph.node("hidden", Op::MatMul, &[x, a]).unwrap();
+        let change = graph.node("change", Op::MatMul, &[hidden, b]).unwrap();
+        let y = graph.node("y", Op::Binary(Binary::Add), &[base, change]).unwrap();
+        graph.output(y);
+        if also_read {
+            let again = graph.node("again", Op::MatMul, &[x, w]).unwrap();
+            graph.output(again);
+        }
+        graph
+    }
+
+    #[test]
+    fn the_delta_moves_into_the_weight() {
+        let mut graph = graph(false);
+        let outcome = FoldSharedDelta.run(&mut graph).unwrap();
+        assert_eq!(outcome.changed, ["folded the shared delta of `y` into `w`"]);
+        insta::assert_snapshot!(graph, @r"
+        graph g
+          input x: f32[batch_size, 3]
+          w: f32[3, 4] = checkpoint(w) + low_rank(2)
+          y: f32[batch_size, 4] = MatMul(x, w)
+          return y
+        ");
+    }
+
+    #[test]
+    fn a_weight_read_twice_is_left_alone() {
+        let mut graph = graph(true);
+        let before = graph.clone();
+        let outcome = FoldSharedDelta.run(&mut graph).unwrap();
+        assert_eq!(outcome.declined, ["`y`: `w` is read elsewhere too"]);
+        assert_eq!(graph, before);
+    }
+}

@@ -1,0 +1,100 @@
+//! Passes over the IR: a named list, one pass a file, the verifier after each.
+
+mod dead_code;
+mod deduplicate;
+mod fold_constants;
+mod fold_shared_delta;
+
+pub use dead_code::DeadCode;
+pub use deduplicate::Deduplicate;
+pub use fold_constants::FoldConstants;
+pub use fold_shared_delta::FoldSharedDelta;
+
+use crate::ir::{Graph, IrError, verify};
+
+/// A rewriting of a graph that keeps what it computes.
+pub trait Pass {
+    /// Name, for messages and `--explain`.
+    fn name(&self) -> &'static str;
+    /// Rewrites `graph` and says what it changed and declined.
+    fn run(&self, graph: &mut Graph) -> Result<Outcome, String>;
+}
+
+/// What a pass did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Name of the pass.
+    pub pass: &'static str,
+    /// One line a change.
+    pub changed: Vec<String>,
+    /// One line a place that looked fit and was left alone, with the reason.
+    pub declined: Vec<String>,
+}
+
+/// A pass failed or left a graph that does not verify.
+#[derive(Debug, thiserror::Error)]
+#[error("pass {pass} (after {}): {reason}", if earlier.is_empty() { "no other".to_owned() } else { earlier.join(", ") })]
+pub struct PassError {
+    /// The pass.
+    pub pass: &'static str,
+    /// Passes that ran before it.
+    pub earlier: Vec<&'static str>,
+    /// What went wrong.
+    pub reason: String,
+}
+
+/// The passes that a lowered decoder goes through, in order.
+pub fn decoder_passes() -> Vec<Box<dyn Pass>> {
+    vec![Box::new(FoldSharedDelta), Box::new(FoldConstants), Box::new(Deduplicate), Box::new(DeadCode)]
+}
+
+/// The passes that freeze a lowered prompt encoder, in order.
+pub fn encoder_passes() -> Vec<Box<dyn Pass>> {
+    vec![Box::new(FoldConstants), Box::new(DeadCode)]
+}
+
+/// Runs `passes` in order on a graph that verifies.
+pub fn run_passes(graph: &mut Graph, passes: &[Box<dyn Pass>]) -> Result<Vec<Outcome>, PassError> {
+    let mut outcomes: Vec<Outcome> = Vec::new();
+    for pass in passes {
+        let fail = |reason: String| PassError {
+            pass: pass.name(),
+            earlier: outcomes.iter().map(|outcome| outcome.pass).collect(),
+            reason,
+        };
+        let mut outcome = pass.run(graph).map_err(fail)?;
+        verify(graph).map_err(|error: IrError| fail(error.to_string()))?;
+        outcome.pass = pass.name();
+        outcomes.push(outcome);
+    }
+    Ok(outcomes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::{DType, Symbol, ValueType};
+
+    struct Breaks;
+
+    impl Pass for Breaks {
+        fn name(&self) -> &'static str {
+            "breaks"
+        }
+
+        fn run(&self, graph: &mut Graph) -> Result<Outcome, String> {
+            graph.inputs.clear();
+            Ok(Outcome::default())
+        }
+    }
+
+    #[test]
+    fn a_pass_that_breaks_the_graph_is_named() {
+        let mut graph = Graph::new("identity");
+        let x = graph.input("x", ValueType::new(DType::F32, [Symbol::Batch]));
+        graph.output(x);
+        let passes: Vec<Box<dyn Pass>> = vec![Box::new(DeadCode), Box::new(Breaks)];
+        let error = run_passes(&mut graph, &passes).unwrap_err();
+        assert_eq!(error.to_string(), "pass breaks (after dead_code): graph `identity`: output `x` is never made");
+    }
+}

@@ -1,0 +1,129 @@
+//! The run directory as the compiler reads it. Methods disappear here: what leaves is a normal form.
+
+use crate::deltas;
+use crate::export::{ExportError, accept_encoder};
+use crate::freeze::{FreezeError, freeze_encoder, largest_difference, stack_trained};
+use crate::normal_form::{NormalForm, Prefix};
+use pemlc_artifact::ModelConfig;
+use pemlc_artifact::hash::first_difference;
+use pemlc_artifact::manifest::ManifestError;
+use pemlc_artifact::peft::{LoraAdapter, PeftError};
+use pemlc_artifact::prompt::{self, Architecture};
+use pemlc_artifact::run::{LoraRecord, PrefixRecord, RunManifest, RunPaths};
+use pemlc_artifact::tensors::{self, TensorError};
+use std::path::{Path, PathBuf};
+
+/// Why a run directory cannot be exported.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// `run.json` is missing or wrong: training did not finish, or another version wrote it.
+    #[error(
+        "{0}. A run directory has run.json once `pemlc train` has finished; continue an interrupted run with --resume"
+    )]
+    Manifest(#[from] ManifestError),
+    /// A file of the run cannot be read.
+    #[error("{path}: {reason}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file of the run is not the one that `run.json` describes.
+    #[error("{0} in run.json: the run was changed, or another training was interrupted in the same directory")]
+    Changed(String),
+    /// A tensor file cannot be read.
+    #[error(transparent)]
+    Tensors(#[from] TensorError),
+    /// `prompt/architecture.json` cannot be read.
+    #[error(transparent)]
+    Architecture(ManifestError),
+    /// An adapter folder cannot be read.
+    #[error(transparent)]
+    Adapter(#[from] PeftError),
+}
+
+/// An open run directory.
+pub(crate) struct RunSource {
+    pub(crate) manifest: RunManifest,
+    paths: RunPaths,
+}
+
+impl RunSource {
+    pub(crate) fn open(directory: &Path) -> Result<Self, SourceError> {
+        let manifest = RunManifest::read(directory)?;
+        let paths = RunPaths::new(directory);
+        if manifest.tasks.is_empty() {
+            return Err(SourceError::File { path: paths.manifest(), reason: "lists no tasks".to_owned() });
+        }
+        // What becomes part of the artifact must be what this run.json describes, not the remains of another training.
+        let parts = ["adapters/", "prompt/", "probes.safetensors"];
+        let used = manifest.files.iter().filter(|file| parts.iter().any(|part| file.path.starts_with(part)));
+        match first_difference(directory, &used.cloned().collect::<Vec<_>>()) {
+            Some(difference) => Err(SourceError::Changed(difference)),
+            None => Ok(Self { manifest, paths }),
+        }
+    }
+
+    pub(crate) fn paths(&self) -> &RunPaths {
+        &self.paths
+    }
+
+    /// What training found, and how far the compiler's evaluation of the frozen encoder is from the trainer's.
+    pub(crate) fn normal_form(&self, config: &ModelConfig) -> Result<(NormalForm, Option<f64>), ExportError> {
+        let mut normal_form = NormalForm { tasks: self.manifest.tasks.len(), ..NormalForm::default() };
+        if let Some(lora) = &self.manifest.lora {
+            if lora.shared {
+                normal_form.shared = deltas::shared(&self.adapter(&self.paths.shared_lora(), lora, config)?, config);
+            }
+            if lora.per_task {
+                let tasks = self.manifest.tasks.iter();
+                let private: Vec<LoraAdapter> = tasks
+                    .map(|task| self.adapter(&self.paths.task_lora(&task.name), lora, config))
+                    .collect::<Result<_, _>>()?;
+                normal_form.private = deltas::private(&private, config);
+            }
+        }
+        let mut difference = None;
+        if let Some(record) = &self.manifest.prefix {
+            let (prefix, measured) = self.prefix(record, config)?;
+            normal_form.prefix = Some(prefix);
+            difference = measured;
+        }
+        Ok((normal_form, difference))
+    }
+
+    /// The prefix, evaluated from the encoder where there is one, and then its difference from the trainer's evaluation.
+    fn prefix(&self, record: &PrefixRecord, config: &ModelConfig) -> Result<(Prefix, Option<f64>), ExportError> {
+        let tasks = self.manifest.tasks.len();
+        let at = |path: PathBuf| move |source: FreezeError| ExportError::Freeze { path, source };
+        let path = self.paths.prefix();
+        let trained = prompt::Prefix::read(&path).map_err(SourceError::from)?;
+        let trained = stack_trained(&trained, config, record, tasks).map_err(at(path))?;
+        // The methods that train the rows directly have no encoder.
+        let architecture = self.paths.architecture();
+        if !architecture.exists() && !self.paths.encoder().exists() {
+            return Ok((trained, None));
+        }
+        let architecture = Architecture::read(&architecture).map_err(SourceError::Architecture)?;
+        let path = self.paths.encoder();
+        let weights = tensors::read(&path).map_err(SourceError::from)?;
+        let frozen = freeze_encoder(&architecture, &weights, config, record, tasks).map_err(at(path))?;
+        let difference = largest_difference(&frozen, &trained);
+        accept_encoder(difference)?;
+        Ok((frozen, Some(difference)))
+    }
+
+    /// The adapter in `directory`, which must be what `run.json` says: a forgotten alpha would change every answer in silence.
+    fn adapter(&self, directory: &Path, record: &LoraRecord, config: &ModelConfig) -> Result<LoraAdapter, SourceError> {
+        let adapter = LoraAdapter::read(directory, config)?;
+        if (adapter.rank, adapter.alpha) != (record.rank, record.alpha) {
+            let reason = format!(
+                "rank {} and alpha {}, but run.json says rank {} and alpha {}",
+                adapter.rank, adapter.alpha, record.rank, record.alpha
+            );
+            return Err(SourceError::File { path: directory.to_owned(), reason });
+        }
+        Ok(adapter)
+    }
+}

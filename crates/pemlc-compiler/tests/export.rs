@@ -1,0 +1,182 @@
+//! What an export leaves, and what it refuses.
+
+#[allow(unreachable_pub, reason = "shared by several test files")]
+mod support;
+
+use pemlc_artifact::artifact::ArtifactManifest;
+use pemlc_artifact::hash::{first_difference, hash_directory};
+use pemlc_artifact::run::RunManifest;
+use pemlc_artifact::tensors::{self, Values};
+use pemlc_compiler::{ExportError, ExportOptions, export};
+use std::fs;
+use std::path::Path;
+use support::fixture::{Fixture, PrefixKind, Spec};
+
+fn everything() -> Spec {
+    Spec { shared: true, private: true, prefix: Some(PrefixKind::Encoder), ..Spec::default() }
+}
+
+fn try_export(fixture: &Fixture, base: Option<&Path>, force: bool) -> Result<ArtifactManifest, ExportError> {
+    export(&fixture.run(), base, &fixture.folder.path().join("out"), &ExportOptions { force }, &mut |_| {})
+}
+
+/// The error of an export that must fail, with the fixture's folder elided; nothing may be left behind.
+fn refused(fixture: &Fixture, base: Option<&Path>) -> String {
+    let error = try_export(fixture, base, false).unwrap_err().to_string();
+    let mut left: Vec<String> = fs::read_dir(fixture.folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .filter(|name| name != "model" && name != "run" && name != "other")
+        .collect();
+    left.sort();
+    assert!(left.is_empty(), "left behind: {left:?}");
+    error.replace(&fixture.folder.path().display().to_string(), "FOLDER")
+}
+
+#[test]
+fn the_artifact_directory_is_complete() {
+    let fixture = Fixture::new(everything());
+    fs::write(fixture.run().join("probes.safetensors"), "probes").unwrap();
+    let manifest = try_export(&fixture, None, false).unwrap();
+    let out = fixture.folder.path().join("out");
+    assert_eq!(ArtifactManifest::read(&out).unwrap(), manifest);
+    assert_eq!(first_difference(&out, &manifest.files), None);
+    let on_disk = hash_directory(&out, &|path| path == "pemlc.json").unwrap();
+    assert_eq!(on_disk, manifest.files);
+    let names: Vec<&str> = manifest.files.iter().map(|file| file.path.as_str()).collect();
+    insta::assert_snapshot!(names.join("\n"));
+    assert!(!manifest.validated && manifest.validation.is_none());
+    let difference = manifest.encoder_difference.unwrap();
+    assert!(difference <= 1e-5, "{difference}");
+    assert_eq!((manifest.opset, manifest.ir_version, manifest.tasks.len()), (18, 8, 3));
+}
+
+#[test]
+fn the_model_card() {
+    let fixture = Fixture::new(Spec { shared: true, ..Spec::default() });
+    let card = fs::read_to_string(fixture.export().join("README.md")).unwrap();
+    insta::assert_snapshot!(card.replace(env!("CARGO_PKG_VERSION"), "VERSION"));
+}
+
+#[test]
+fn an_existing_directory_is_replaced_only_by_force() {
+    let fixture = Fixture::new(Spec { shared: true, ..Spec::default() });
+    let out = fixture.folder.path().join("out");
+    fs::create_dir_all(&out).unwrap();
+    fs::write(out.join("precious"), "x").unwrap();
+    let error = try_export(&fixture, None, false).unwrap_err();
+    assert!(matches!(&error, ExportError::OutputExists(path) if *path == out), "{error}");
+    assert_eq!(fs::read_to_string(out.join("precious")).unwrap(), "x");
+    try_export(&fixture, None, true).unwrap();
+    assert!(!out.join("precious").exists() && out.join("pemlc.json").exists());
+}
+
+#[test]
+fn another_base_model_is_refused() {
+    let fixture = Fixture::new(Spec { shared: true, ..Spec::default() });
+    let other = fixture.folder.path().join("other");
+    fs::create_dir_all(&other).unwrap();
+    for entry in fs::read_dir(fixture.model()).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), other.join(entry.file_name())).unwrap();
+    }
+    // The same files elsewhere are the same model.
+    try_export(&fixture, Some(&other), false).unwrap();
+    fs::remove_dir_all(fixture.folder.path().join("out")).unwrap();
+    let weights = other.join("model.safetensors");
+    let mut changed = tensors::read(&weights).unwrap();
+    if let Values::F32(values) = &mut changed.get_mut("model.norm.weight").unwrap().values {
+        values[0] += 1.0;
+    }
+    tensors::write(&weights, &changed).unwrap();
+    let error = refused(&fixture, Some(&other));
+    assert!(
+        error.starts_with("FOLDER/other is not the base model of this run: model.safetensors has SHA-256"),
+        "{error}"
+    );
+    assert!(error.ends_with("Pass the right one with --base"), "{error}");
+}
+
+#[test]
+fn a_run_that_did_not_finish_is_refused() {
+    let fixture = Fixture::new(Spec { shared: true, ..Spec::default() });
+    fs::remove_file(fixture.run().join("run.json")).unwrap();
+    let error = refused(&fixture, None);
+    assert!(error.contains("run.json") && error.contains("--resume"), "{error}");
+}
+
+#[test]
+fn an_encoder_that_differs_from_the_trainers_evaluation_is_refused() {
+    let fixture = Fixture::new(everything());
+    let path = fixture.run().join("prompt/prefix.safetensors");
+    let mut table = tensors::read(&path).unwrap();
+    if let Values::F32(values) = &mut table.get_mut("tasks.1.layers.0.key").unwrap().values {
+        values[3] += 0.01;
+    }
+    tensors::write(&path, &table).unwrap();
+    let error = try_export(&fixture, None, false).unwrap_err();
+    assert!(
+        matches!(error, ExportError::EncoderDiffers { difference } if (0.009..0.011).contains(&difference)),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_encoder_that_evaluates_to_nan_is_refused() {
+    let fixture = Fixture::new(everything());
+    let path = fixture.run().join("prompt/encoder.safetensors");
+    let mut weights = tensors::read(&path).unwrap();
+    if let Values::F32(values) = &mut weights.get_mut("log_gate").unwrap().values {
+        values[0] = f32::NAN;
+    }
+    tensors::write(&path, &weights).unwrap();
+    let error = refused(&fixture, None);
+    assert!(error.contains("differs from the trainer's evaluation by NaN"), "{error}");
+}
+
+#[test]
+fn an_adapter_with_another_alpha_is_refused() {
+    let fixture = Fixture::new(Spec { shared: true, ..Spec::default() });
+    let mut manifest = RunManifest::read(&fixture.run()).unwrap();
+    manifest.lora.as_mut().unwrap().alpha = 3.0;
+    manifest.write(&fixture.run()).unwrap();
+    insta::assert_snapshot!(refused(&fixture, None), @"FOLDER/run/adapters/shared: rank 3 and alpha 6, but run.json says rank 3 and alpha 3");
+}
+
+#[test]
+fn a_run_whose_files_are_of_another_training_is_refused() {
+    let fixture = Fixture::new(everything());
+    let mut manifest = RunManifest::read(&fixture.run()).unwrap();
+    manifest.files = hash_directory(&fixture.run(), &|path| path == "run.json").unwrap();
+    manifest.write(&fixture.run()).unwrap();
+    try_export(&fixture, None, false).unwrap();
+    fs::remove_dir_all(fixture.folder.path().join("out")).unwrap();
+    let weights = "adapters/topic/lora/adapter_model.safetensors";
+    fs::copy(fixture.run().join("adapters/sentiment/lora/adapter_model.safetensors"), fixture.run().join(weights))
+        .unwrap();
+    let error = refused(&fixture, None);
+    assert!(error.starts_with(&format!("FOLDER/run/{weights}: SHA-256")), "{error}");
+}
+
+#[test]
+fn broken_prompts_name_file_and_tensor() {
+    let fixture = Fixture::new(everything());
+    let encoder = fixture.run().join("prompt/encoder.safetensors");
+    let whole = tensors::read(&encoder).unwrap();
+
+    let mut missing = whole.clone();
+    missing.remove("edges.3.k.bias");
+    tensors::write(&encoder, &missing).unwrap();
+    insta::assert_snapshot!(refused(&fixture, None), @"FOLDER/run/prompt/encoder.safetensors: tensor `edges.3.k.bias`: expected f32 [8], found no such tensor");
+
+    let mut reshaped = whole.clone();
+    reshaped.get_mut("head.1.bias").unwrap().shape = vec![4, 4];
+    tensors::write(&encoder, &reshaped).unwrap();
+    insta::assert_snapshot!(refused(&fixture, None), @"FOLDER/run/prompt/encoder.safetensors: tensor `head.1.bias`: expected f32 [16], found f32 [4, 4]");
+
+    tensors::write(&encoder, &whole).unwrap();
+    let architecture = fixture.run().join("prompt/architecture.json");
+    let text = fs::read_to_string(&architecture).unwrap();
+    fs::write(&architecture, text.replacen("\"from\": 1", "\"from\": 7", 1)).unwrap();
+    insta::assert_snapshot!(refused(&fixture, None), @"FOLDER/run/prompt/architecture.json: edge 3 goes from node 7 to node 2: nodes are 0 to 2 and edges go forward");
+}

@@ -1,0 +1,91 @@
+//! No task answers as the base model does: an adapter that matched no module, or a `task_id` that is ignored, would.
+
+use super::compare::rounded;
+use super::subject::Subject;
+use crate::{Inputs, Padding, Row, RuntimeError};
+
+use ndarray::{Array3, ArrayView1, s};
+use pemlc_artifact::artifact::CheckResult;
+
+const NAME: &str = "differs-from-base";
+/// Tokens that every task answers to, and how many tasks.
+const TOKENS: usize = 12;
+const MOST_TASKS: usize = 8;
+
+pub(crate) fn check(subject: &mut Subject<'_>) -> Result<Vec<CheckResult>, RuntimeError> {
+    let twins = twins(subject)?;
+    let probes = subject.probes;
+    let mut results = Vec::new();
+    for (task, name) in subject.tasks.iter().enumerate() {
+        let (mut runtime, mut trainer, mut compared) = (0.0, 0.0, false);
+        for probe in probes.of_task(task) {
+            let answers = subject.answers.get(&probe);
+            for index in 0..probes.positions[probe].len() {
+                let base = probes.base_logits(probe, index);
+                trainer = larger(trainer, distance(probes.logits(probe, index), base));
+                if let Some(answers) = answers {
+                    runtime = larger(runtime, distance(answers.row(index), base));
+                    compared = true;
+                }
+            }
+        }
+        // Below the tolerance, the base model's answer and the task's cannot be told apart.
+        let same = |difference: f64| difference <= subject.tolerance;
+        let passed = compared && !runtime.is_nan() && !same(trainer) && !same(runtime);
+        let mut detail = if same(trainer) {
+            "base model answering in place of task: the trainer's own logits are the base model's".to_owned()
+        } else if !compared {
+            "prefill left no answers to compare".to_owned()
+        } else if runtime.is_nan() {
+            "some logits are NaN".to_owned()
+        } else if same(runtime) {
+            "base model answering in place of task: the runtime's logits are the base model's".to_owned()
+        } else {
+            "runtime against the untouched base model: max_abs is how far the task moved it".to_owned()
+        };
+        for twin in twins.iter().filter(|(one, other)| *one == task || *other == task) {
+            let other = if twin.0 == task { twin.1 } else { twin.0 };
+            detail.push_str(&format!("; warning: answers as task `{}` does on the same tokens", subject.tasks[other]));
+        }
+        results.push(CheckResult {
+            check: NAME.to_owned(),
+            task: Some(name.clone()),
+            max_abs: (compared && runtime.is_finite()).then(|| rounded(runtime)),
+            max_rel: None,
+            argmax_agreement: None,
+            passed,
+            detail,
+        });
+    }
+    Ok(results)
+}
+
+/// Pairs of tasks whose logits are the same on the same tokens. Tasks that share all of their deltas and prefix rightly are.
+fn twins(subject: &mut Subject<'_>) -> Result<Vec<(usize, usize)>, RuntimeError> {
+    let tasks = subject.tasks.len().min(MOST_TASKS);
+    let rows: Vec<Row<'_>> =
+        (0..tasks).map(|task| Row { tokens: &subject.rows[0].tokens[..TOKENS], task_id: task as i64 }).collect();
+    let inputs = Inputs::prefill(&rows, TOKENS, Padding::Right);
+    let logits: Array3<f32> = subject.session.run(&inputs)?.logits;
+    let mut twins = Vec::new();
+    for one in 0..tasks {
+        for other in one + 1..tasks {
+            let difference = (0..TOKENS)
+                .map(|position| distance(logits.slice(s![one, position, ..]), logits.slice(s![other, position, ..])))
+                .fold(0.0, larger);
+            if difference <= subject.tolerance {
+                twins.push((one, other));
+            }
+        }
+    }
+    Ok(twins)
+}
+
+/// Largest absolute difference; NaN when one is.
+fn distance(one: ArrayView1<'_, f32>, other: ArrayView1<'_, f32>) -> f64 {
+    one.iter().zip(other).map(|(one, other)| (f64::from(*one) - f64::from(*other)).abs()).fold(0.0, larger)
+}
+
+fn larger(one: f64, other: f64) -> f64 {
+    if one.is_nan() || other.is_nan() { f64::NAN } else { one.max(other) }
+}

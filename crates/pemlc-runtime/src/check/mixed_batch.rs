@@ -1,0 +1,40 @@
+//! Probes of several tasks in one batch, against the trainer's logits and against the runtime's own answers to each task alone.
+
+use super::subject::Subject;
+use crate::RuntimeError;
+use ndarray::s;
+use pemlc_artifact::artifact::CheckResult;
+
+pub(crate) fn check(subject: &mut Subject<'_>) -> Result<Vec<CheckResult>, RuntimeError> {
+    let mut per_task = subject.per_task();
+    let length = subject.probes.longest();
+    let limit = subject.batch_limit(length);
+    // Rows take turns over the tasks, so that neighbours differ wherever there is more than one task.
+    let mut probes: Vec<usize> = Vec::new();
+    for row in &subject.rows {
+        if !probes.contains(&row.probe) {
+            probes.push(row.probe);
+        }
+    }
+    for batch in probes.chunks(limit) {
+        let outputs = subject.run_probes(batch, length)?;
+        for (row, &probe) in batch.iter().enumerate() {
+            let known = subject.probes;
+            let comparison = per_task.of(known.tasks[probe]);
+            let batch_size = batch.len();
+            for (index, &position) in known.positions[probe].iter().enumerate() {
+                let found = outputs.logits.slice(s![row, position, ..]);
+                comparison.add(found, known.logits(probe, index), || {
+                    format!("against the trainer, probe {probe}, position {position} (row {row} of {batch_size}, sequence {length})")
+                });
+            }
+            if let Some(alone) = subject.beginnings.get(&probe) {
+                comparison.add_rows(outputs.logits.slice(s![row, .., ..]), alone.view(), |position| {
+                    format!("against its task alone, probe {probe}, position {position} (row {row} of {batch_size}, sequence {length})")
+                });
+            }
+        }
+    }
+    let several = if subject.tasks.len() > 1 { "tasks mixed in a batch" } else { "one task only" };
+    Ok(per_task.results("mixed-batch", &format!("{several}, against trainer and single-task batches")))
+}

@@ -1,0 +1,133 @@
+//! Holds an artifact to the trainer's probes on every runtime asked for.
+
+mod bad_task_id;
+mod cached_decode;
+mod compare;
+mod differs_from_base;
+mod files;
+mod left_padding;
+mod mixed_batch;
+mod prefill;
+mod probes;
+mod shapes;
+mod subject;
+
+pub use files::{CheckError, record};
+
+use crate::{OpenOptions, RuntimeError, RuntimeKind, open};
+use compare::rounded;
+use pemlc_artifact::artifact::{ArtifactManifest, ArtifactPaths, CheckResult, RuntimeValidation, Validation};
+use probes::Probes;
+use std::path::Path;
+use std::time::Instant;
+use subject::Subject;
+
+/// Largest absolute logit difference that f32 graphs are allowed.
+pub const DEFAULT_TOLERANCE: f64 = 1e-4;
+
+/// What to check.
+#[derive(Debug, Clone)]
+pub struct CheckOptions {
+    /// Runtimes, in the order in which they run.
+    pub runtimes: Vec<RuntimeKind>,
+    /// Largest absolute logit difference allowed.
+    pub tolerance: f64,
+    /// How to open the graph.
+    pub open: OpenOptions,
+}
+
+impl Default for CheckOptions {
+    fn default() -> Self {
+        Self {
+            runtimes: vec![RuntimeKind::OrtCpu, RuntimeKind::Tract],
+            tolerance: DEFAULT_TOLERANCE,
+            open: OpenOptions::default(),
+        }
+    }
+}
+
+type Check = fn(&mut Subject<'_>) -> Result<Vec<CheckResult>, RuntimeError>;
+
+/// The checks in the order in which they run: `prefill` comes first because others compare with its answers.
+const CHECKS: [(&str, Check); 7] = [
+    ("prefill", prefill::check),
+    ("mixed-batch", mixed_batch::check),
+    ("shapes", shapes::check),
+    ("cached-decode", cached_decode::check),
+    ("left-padding", left_padding::check),
+    ("differs-from-base", differs_from_base::check),
+    ("bad-task-id", bad_task_id::check),
+];
+
+/// Checks the artifact at `dir`. First the files are compared with the hashes in `pemlc.json`; then every runtime, one at a time, runs
+/// every check. A position passes when no logit differs by more than `tolerance` and the argmax is the expected one, or one whose
+/// expected logit lies within `tolerance` of the largest. `progress` sees a line for each check. Nothing is written: see [`record`].
+///
+/// # Errors
+/// When the artifact cannot be read, a file has changed, the probes are malformed, or a runtime is not available. A check that fails
+/// is not an error: it is in the answer.
+pub fn check(dir: &Path, options: &CheckOptions, progress: &mut dyn FnMut(&str)) -> Result<Validation, CheckError> {
+    let manifest = ArtifactManifest::read(dir)?;
+    let paths = ArtifactPaths::new(dir);
+    progress("comparing files with the hashes in pemlc.json");
+    files::verify(&paths, &manifest)?;
+    let tasks: Vec<String> = manifest.tasks.iter().map(|task| task.name.clone()).collect();
+    let probes = Probes::read(&paths.probes(), &tasks, manifest.config.vocab_size)?;
+    let mut runtimes = Vec::new();
+    for kind in &options.runtimes {
+        runtimes.push(check_runtime(*kind, &paths.graph(), &probes, &tasks, options, progress)?);
+    }
+    Ok(Validation { tolerance: options.tolerance, runtimes })
+}
+
+fn check_runtime(
+    kind: RuntimeKind,
+    graph: &Path,
+    probes: &Probes,
+    tasks: &[String],
+    options: &CheckOptions,
+    progress: &mut dyn FnMut(&str),
+) -> Result<RuntimeValidation, CheckError> {
+    let started = Instant::now();
+    progress(&format!("{kind}: loading"));
+    let mut session = match open(kind, graph, &options.open) {
+        Ok(session) => session,
+        Err(error @ (RuntimeError::Load { .. } | RuntimeError::Interface { .. })) => {
+            return Ok(RuntimeValidation {
+                runtime: kind.name().to_owned(),
+                version: String::new(),
+                execution_provider: None,
+                checks: vec![broken("load", &error)],
+                passed: false,
+                seconds: rounded(started.elapsed().as_secs_f64()),
+            });
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let mut subject = Subject::new(session.as_mut(), probes, tasks, options.tolerance);
+    let mut checks = Vec::new();
+    for (name, check) in CHECKS {
+        progress(&format!("{kind}: {name}"));
+        match check(&mut subject) {
+            Ok(results) => checks.extend(results),
+            Err(error) => checks.push(broken(name, &error)),
+        }
+    }
+    let passed = checks.iter().all(|check| check.passed);
+    let (version, execution_provider) = (session.version(), session.execution_provider());
+    let seconds = rounded(started.elapsed().as_secs_f64());
+    Ok(RuntimeValidation { runtime: kind.name().to_owned(), version, execution_provider, checks, passed, seconds })
+}
+
+/// A check that could not be carried out has failed.
+fn broken(check: &str, error: &RuntimeError) -> CheckResult {
+    CheckResult {
+        check: check.to_owned(),
+        task: None,
+        max_abs: None,
+        max_rel: None,
+        argmax_agreement: None,
+        passed: false,
+        detail: error.to_string(),
+    }
+}

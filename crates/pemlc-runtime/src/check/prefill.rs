@@ -1,0 +1,36 @@
+//! Every probe, in batches of one task, against the trainer's logits.
+
+use super::subject::{ROW_LENGTH, Subject};
+use crate::RuntimeError;
+use ndarray::{Array2, s};
+use pemlc_artifact::artifact::CheckResult;
+
+pub(crate) fn check(subject: &mut Subject<'_>) -> Result<Vec<CheckResult>, RuntimeError> {
+    let mut per_task = subject.per_task();
+    let length = subject.probes.longest();
+    let limit = subject.batch_limit(length);
+    for task in 0..subject.tasks.len() {
+        let probes: Vec<usize> = subject.probes.of_task(task).collect();
+        for batch in probes.chunks(limit) {
+            let outputs = subject.run_probes(batch, length)?;
+            for (row, &probe) in batch.iter().enumerate() {
+                let known = subject.probes;
+                let positions = &known.positions[probe];
+                let mut answers = Array2::zeros((positions.len(), outputs.logits.dim().2));
+                for (index, &position) in positions.iter().enumerate() {
+                    let found = outputs.logits.slice(s![row, position, ..]);
+                    per_task.of(task).add(found, known.logits(probe, index), || {
+                        format!("probe {probe}, position {position} (batch {}, sequence {length})", batch.len())
+                    });
+                    answers.row_mut(index).assign(&found);
+                }
+                subject.answers.insert(probe, answers);
+                if subject.rows.iter().any(|row| row.probe == probe) {
+                    let used = known.tokens[probe].len().min(ROW_LENGTH);
+                    subject.beginnings.insert(probe, outputs.logits.slice(s![row, ..used, ..]).to_owned());
+                }
+            }
+        }
+    }
+    Ok(per_task.results("prefill", "runtime against trainer"))
+}

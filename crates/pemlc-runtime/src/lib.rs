@@ -1,0 +1,32 @@
+//! Runs an exported artifact under runtimes that this project did not write, and holds every one of them to the trainer's own answers.
+//!
+//! - [`open`] gives a [`Session`] on a graph: ONNX Runtime on the CPU, ONNX Runtime on CUDA, or tract. What was asked for runs, or an
+//!   error says why not; nothing falls back.
+//! - [`generate`] and [`score`] use a session as a client would.
+//! - [`check`] compares an artifact directory with its probes on several runtimes; [`record`] writes what it found into `pemlc.json`.
+// Not forbidden: the slicing macro of ndarray allows it within its expansion.
+#![deny(unsafe_code)]
+
+mod check;
+mod error;
+mod generate;
+mod io;
+mod kind;
+mod locate;
+mod ort_cpu;
+mod ort_cuda;
+mod ort_environment;
+mod ort_profile;
+mod ort_session;
+mod score;
+mod session;
+mod tract;
+
+pub use check::{CheckError, CheckOptions, DEFAULT_TOLERANCE, check, record};
+pub use error::RuntimeError;
+pub use generate::{GenerateOptions, Generated, generate};
+pub use io::{CacheShape, Inputs, KeyValue, Outputs, Padding, Row};
+pub use kind::{RuntimeKind, UnknownRuntime};
+pub use locate::{ORT_LIBRARY, ORT_VERSION, cache_dir, locate_ort};
+pub use score::{ScoreRow, TokenScore, score};
+pub use session::{OpenOptions, Session, open};

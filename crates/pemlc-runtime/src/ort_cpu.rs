@@ -1,0 +1,12 @@
+//! ONNX Runtime on the CPU.
+
+use crate::ort_session::OrtSession;
+use crate::{OpenOptions, RuntimeError, RuntimeKind, ort_environment};
+use ort::ep::{CPU, ExecutionProvider};
+use std::path::Path;
+
+pub(crate) fn open(model: &Path, options: &OpenOptions) -> Result<OrtSession, RuntimeError> {
+    ort_environment::environment(options)?;
+    let provider = CPU::default().with_arena_allocator(true).build().error_on_failure();
+    OrtSession::open(RuntimeKind::OrtCpu, provider, CPU::NAME, model, options)
+}

@@ -1,0 +1,177 @@
+//! What the execution providers of ONNX Runtime have in common.
+
+use crate::session::Session;
+use crate::{
+    CacheShape, Inputs, KeyValue, OpenOptions, Outputs, RuntimeError, RuntimeKind, ort_environment, ort_profile,
+};
+use ndarray::{Array3, Array4};
+use ort::ep::ExecutionProviderDispatch;
+use ort::session::builder::GraphOptimizationLevel;
+use ort::session::{Session as OnnxSession, SessionInputValue};
+use ort::value::{DynValue, Tensor, TensorElementType, TensorRef, ValueType};
+use std::borrow::Cow;
+use std::path::Path;
+use tempfile::TempDir;
+
+pub(crate) struct OrtSession {
+    session: OnnxSession,
+    kind: RuntimeKind,
+    provider: &'static str,
+    cache: CacheShape,
+    /// Where ONNX Runtime profiles the first run; gone once that is looked at.
+    profile: Option<TempDir>,
+    verified: bool,
+}
+
+impl OrtSession {
+    pub(crate) fn open(
+        kind: RuntimeKind,
+        provider: ExecutionProviderDispatch,
+        provider_name: &'static str,
+        model: &Path,
+        options: &OpenOptions,
+    ) -> Result<Self, RuntimeError> {
+        let environment = ort_environment::environment(options)?;
+        let failed = |message: String| RuntimeError::Load { runtime: kind, path: model.to_owned(), message };
+        let mut builder = OnnxSession::builder(environment)
+            .map_err(|error| failed(error.to_string()))?
+            .with_optimization_level(GraphOptimizationLevel::All)
+            .map_err(|error| failed(error.to_string()))?
+            .with_execution_providers([provider])
+            .map_err(|error| RuntimeError::Provider { runtime: kind, message: error.to_string() })?;
+        let profile = TempDir::with_prefix("pemlc-profile-").map_err(|error| failed(error.to_string()))?;
+        builder = builder.with_profiling(profile.path().join("run")).map_err(|error| failed(error.to_string()))?;
+        if let Some(threads) = options.threads {
+            builder = builder.with_intra_threads(threads).map_err(|error| failed(error.to_string()))?;
+        }
+        let session = builder.commit_from_file(model).map_err(|error| failed(error.to_string()))?;
+        let interface = |message: String| RuntimeError::Interface { runtime: kind, path: model.to_owned(), message };
+        let cache = cache_shape(&session).map_err(interface)?;
+        Ok(Self { session, kind, provider: provider_name, cache, profile: Some(profile), verified: false })
+    }
+
+    /// After the first successful run: did the provider asked for do the work?
+    fn verify_provider(&mut self) -> Result<(), RuntimeError> {
+        let Some(folder) = self.profile.take() else { return Ok(()) };
+        let failed = |message: String| RuntimeError::Provider { runtime: self.kind, message };
+        let path = self.session.end_profiling().map_err(|error| failed(error.to_string()))?;
+        let profile = std::fs::read_to_string(&path).map_err(|error| failed(format!("{path}: {error}")))?;
+        ort_profile::verify(&profile, self.provider).map_err(failed)?;
+        self.verified = true;
+        drop(folder);
+        Ok(())
+    }
+}
+
+impl Session for OrtSession {
+    fn run(&mut self, inputs: &Inputs) -> Result<Outputs, RuntimeError> {
+        inputs.validate(self.cache)?;
+        let outputs = run(&mut self.session, inputs, self.cache).map_err(|message| RuntimeError::Run {
+            runtime: self.kind,
+            inputs: inputs.describe(),
+            message,
+        })?;
+        self.verify_provider()?;
+        outputs.validate(self.kind, inputs, self.cache)?;
+        Ok(outputs)
+    }
+
+    fn kind(&self) -> RuntimeKind {
+        self.kind
+    }
+
+    fn version(&self) -> String {
+        ort_environment::version()
+    }
+
+    fn execution_provider(&self) -> Option<String> {
+        self.verified.then(|| self.provider.to_owned())
+    }
+
+    fn cache_shape(&self) -> CacheShape {
+        self.cache
+    }
+}
+
+fn run(session: &mut OnnxSession, inputs: &Inputs, cache: CacheShape) -> Result<Outputs, String> {
+    let text = |error: ort::Error| error.to_string();
+    let integers = |values: Vec<i64>, shape: &[usize]| Tensor::from_array((shape.to_vec(), values)).map_err(text);
+    let mut values: Vec<(Cow<'static, str>, SessionInputValue<'_>)> = Vec::new();
+    let names = [
+        ("input_ids", &inputs.input_ids),
+        ("attention_mask", &inputs.attention_mask),
+        ("position_ids", &inputs.position_ids),
+    ];
+    for (name, array) in names {
+        values.push((name.into(), integers(array.iter().copied().collect(), array.shape())?.into()));
+    }
+    values.push(("task_id".into(), integers(inputs.task_id.to_vec(), inputs.task_id.shape())?.into()));
+    let empty = [inputs.batch_size(), cache.kv_heads, 0, cache.head_dim];
+    for layer in 0..cache.layers {
+        let past = inputs.past.as_ref().and_then(|layers| layers.get(layer));
+        for (part, array) in [("key", past.map(|past| &past.key)), ("value", past.map(|past| &past.value))] {
+            let name = format!("past_key_values.{layer}.{part}").into();
+            let value: SessionInputValue<'_> = match array {
+                None => Tensor::from_array((empty.to_vec(), Vec::<f32>::new())).map_err(text)?.into(),
+                Some(array) => match array.as_slice() {
+                    Some(slice) => TensorRef::from_array_view((array.shape(), slice)).map_err(text)?.into(),
+                    None => Tensor::from_array((array.shape().to_vec(), array.iter().copied().collect::<Vec<f32>>()))
+                        .map_err(text)?
+                        .into(),
+                },
+            };
+            values.push((name, value));
+        }
+    }
+    let outputs = session.run(values).map_err(text)?;
+    let get = |name: &str| outputs.get(name).ok_or_else(|| format!("no output {name}"));
+    let cached = |name: String| -> Result<Array4<f32>, String> {
+        let (shape, data) = floats(&name, get(&name)?)?;
+        let shape: [usize; 4] =
+            shape.try_into().map_err(|shape| format!("{name} has shape {shape:?}, expected rank 4"))?;
+        Array4::from_shape_vec(shape, data.to_vec()).map_err(|error| error.to_string())
+    };
+    let (shape, data) = floats("logits", get("logits")?)?;
+    let shape: [usize; 3] = shape.try_into().map_err(|shape| format!("logits has shape {shape:?}, expected rank 3"))?;
+    let logits = Array3::from_shape_vec(shape, data.to_vec()).map_err(|error| error.to_string())?;
+    let present = (0..cache.layers)
+        .map(|layer| {
+            let key = cached(format!("present.{layer}.key"))?;
+            let value = cached(format!("present.{layer}.value"))?;
+            Ok(KeyValue { key, value })
+        })
+        .collect::<Result<_, String>>()?;
+    Ok(Outputs { logits, present })
+}
+
+fn floats<'v>(name: &str, value: &'v DynValue) -> Result<(Vec<usize>, &'v [f32]), String> {
+    let (shape, data) = value.try_extract_tensor::<f32>().map_err(|error| format!("{name}: {error}"))?;
+    let shape = shape.iter().map(|dimension| usize::try_from(*dimension).unwrap_or(0)).collect();
+    Ok((shape, data))
+}
+
+/// Checks names and types of inputs and outputs, and reads the cache's shape from them.
+fn cache_shape(session: &OnnxSession) -> Result<CacheShape, String> {
+    let inputs: Vec<_> = session.inputs().iter().map(|input| (input.name(), dimensions(input.dtype()))).collect();
+    let outputs: Vec<&str> = session.outputs().iter().map(|output| output.name()).collect();
+    let names: Vec<&str> = inputs.iter().map(|(name, _)| *name).collect();
+    let layers = crate::session::layers(&names, &outputs)?;
+    let wrong = |name: &str| format!("input {name} must be a float32 tensor [batch_size, kv_heads, past, head_dim]");
+    let name = "past_key_values.0.key";
+    let (_, declared) = inputs.iter().find(|(input, _)| *input == name).ok_or_else(|| wrong(name))?;
+    match declared.as_deref() {
+        Some(&[_, heads, _, width]) if heads > 0 && width > 0 => Ok(CacheShape {
+            layers,
+            kv_heads: usize::try_from(heads).unwrap_or(0),
+            head_dim: usize::try_from(width).unwrap_or(0),
+        }),
+        _ => Err(wrong(name)),
+    }
+}
+
+fn dimensions(value: &ValueType) -> Option<Vec<i64>> {
+    match value {
+        ValueType::Tensor { ty: TensorElementType::Float32, shape, .. } => Some(shape.to_vec()),
+        _ => None,
+    }
+}

@@ -1,0 +1,121 @@
+//! What a method adds to the frozen model, in the normal form that export speaks too: low-rank deltas and prefix rows.
+//!
+//! Methods build an [`Adaptation`] from their parameters under autodiff; the backbone reads it as constants and answers with its
+//! gradient, tensor for tensor; [`Adaptation::backward`] carries that on to the parameters. So a method needs no backward pass of its
+//! own, and the backbone knows no method.
+
+use burn::tensor::{DType, Gradients, Tensor};
+use pemlc_artifact::Projection;
+use std::collections::BTreeMap;
+
+/// `y += scale * drop(x) A^T B^T` for one projection.
+#[derive(Debug, Clone)]
+pub struct LowRank {
+    /// A, `[sets, rank, in]`: one set for all tasks, or one for each.
+    pub a: Tensor<3>,
+    /// B, `[sets, out, rank]`.
+    pub b: Tensor<3>,
+    /// Alpha over rank.
+    pub scale: f32,
+    /// In training, which inputs are zeroed.
+    pub dropout: Option<Dropout>,
+}
+
+/// Which inputs of a low-rank delta are zeroed: a pure function of these.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dropout {
+    /// Share that is zeroed.
+    pub rate: f32,
+    /// The run's seed.
+    pub seed: u64,
+    /// Batch number within the run.
+    pub step: u64,
+    /// The delta.
+    pub name: String,
+}
+
+/// Prefix rows of every layer. Sets as in [`LowRank`].
+#[derive(Debug, Clone)]
+pub struct PrefixRows {
+    /// `[sets, layers, kv_heads, length, head_dim]`, unrotated: tokens start at position 0.
+    pub key: Tensor<5>,
+    /// `[sets, layers, kv_heads, length, head_dim]`.
+    pub value: Tensor<5>,
+    /// `[sets, layers, length]`, added to the rows' attention logits.
+    pub log_gate: Tensor<3>,
+}
+
+/// Deltas by (layer, projection), and prefix rows.
+#[derive(Debug, Clone, Default)]
+pub struct Adaptation {
+    /// Deltas; those of one projection add up.
+    pub deltas: BTreeMap<(usize, Projection), Vec<LowRank>>,
+    /// Prefix rows, if any.
+    pub prefix: Option<PrefixRows>,
+}
+
+/// The gradient of a loss with respect to an [`Adaptation`]: the same tensors, f32.
+#[derive(Debug, Clone, Default)]
+pub struct AdaptationGradient {
+    /// Gradients of A and B, in the order of the deltas.
+    pub deltas: BTreeMap<(usize, Projection), Vec<(Tensor<3>, Tensor<3>)>>,
+    /// Gradients of keys, values and log-gates.
+    pub prefix: Option<(Tensor<5>, Tensor<5>, Tensor<3>)>,
+}
+
+impl Adaptation {
+    /// Adds what another method contributes. Rows of the later one replace those of the earlier.
+    pub fn add(&mut self, other: Self) {
+        for (place, deltas) in other.deltas {
+            self.deltas.entry(place).or_default().extend(deltas);
+        }
+        self.prefix = other.prefix.or(self.prefix.take());
+    }
+
+    /// The same outside autodiff, keys, values and factors in the base model's number type. Log-gates stay f32, as softmax does.
+    pub(crate) fn constant(&self, dtype: DType) -> Self {
+        let delta = |delta: &LowRank| LowRank {
+            a: cast(delta.a.clone().inner(), dtype),
+            b: cast(delta.b.clone().inner(), dtype),
+            ..delta.clone()
+        };
+        Self {
+            deltas: self.deltas.iter().map(|(place, deltas)| (*place, deltas.iter().map(delta).collect())).collect(),
+            prefix: self.prefix.as_ref().map(|rows| PrefixRows {
+                key: cast(rows.key.clone().inner(), dtype),
+                value: cast(rows.value.clone().inner(), dtype),
+                log_gate: rows.log_gate.clone().inner(),
+            }),
+        }
+    }
+
+    /// Gradients of the parameters that this adaptation was built from, given the gradient with respect to itself. `None` when it was
+    /// built from constants.
+    pub(crate) fn backward(self, gradient: AdaptationGradient) -> Option<Gradients> {
+        // The gradient of sum(x * g) with respect to x is g.
+        let mut terms: Vec<Tensor<1>> = Vec::new();
+        fn push<const D: usize>(terms: &mut Vec<Tensor<1>>, value: Tensor<D>, gradient: Tensor<D>) {
+            if value.is_tracked() {
+                terms.push((value * gradient.autodiff()).sum());
+            }
+        }
+        for (place, deltas) in self.deltas {
+            let gradients = gradient.deltas.get(&place).cloned().unwrap_or_default();
+            for (delta, (a, b)) in deltas.into_iter().zip(gradients) {
+                push(&mut terms, delta.a, a);
+                push(&mut terms, delta.b, b);
+            }
+        }
+        if let (Some(rows), Some((key, value, log_gate))) = (self.prefix, gradient.prefix) {
+            push(&mut terms, rows.key, key);
+            push(&mut terms, rows.value, value);
+            push(&mut terms, rows.log_gate, log_gate);
+        }
+        if terms.is_empty() { None } else { Some(Tensor::cat(terms, 0).sum().backward()) }
+    }
+}
+
+/// `tensor` as `dtype`, untouched when it is that already.
+pub(crate) fn cast<const D: usize>(tensor: Tensor<D>, dtype: DType) -> Tensor<D> {
+    if tensor.dtype() == dtype { tensor } else { tensor.cast(dtype) }
+}

@@ -1,0 +1,87 @@
+//! The whole model, forward and backward.
+
+use super::head::{Query, TokenScore};
+use super::input::{Geometry, Input};
+use super::layer::{Place, Saved};
+use super::Backbone;
+use super::self_attention::KeysValues;
+use crate::adaptation::{Adaptation, AdaptationGradient};
+use crate::parameters::host;
+use burn::tensor::Tensor;
+use pemlc_artifact::Projection;
+use std::collections::BTreeMap;
+
+impl Backbone {
+    /// Sum over `queries` of `-log p(token)`, and the gradient of that sum times `scale` with respect to `adaptation`.
+    pub fn gradient(
+        &self,
+        input: &Input<'_>,
+        queries: &[Query],
+        adaptation: &Adaptation,
+        scale: f32,
+    ) -> (f64, AdaptationGradient) {
+        let geometry = Geometry::new(self, input);
+        let adaptation = adaptation.constant(self.dtype);
+        let mut saved: Vec<Saved> = Vec::with_capacity(self.layers.len());
+        let x = self.run(&geometry, &adaptation, &mut |layer| saved.push(layer), &mut |_| {});
+        let (loss, mut gradient) = self.loss(x, queries, scale);
+        let mut deltas: BTreeMap<(usize, Projection), _> = BTreeMap::new();
+        let mut prefix = Vec::with_capacity(self.layers.len());
+        for (index, (weights, saved)) in self.layers.iter().zip(saved).enumerate().rev() {
+            let place = Place { index, config: &self.config, geometry: &geometry, adaptation: &adaptation };
+            let mut of_layer = Vec::with_capacity(Projection::ALL.len());
+            let (into_input, into_prefix) = weights.backward(saved, gradient, &place, &mut of_layer);
+            gradient = into_input;
+            prefix.extend(into_prefix);
+            deltas.extend(of_layer.into_iter().map(|(projection, gradients)| ((index, projection), gradients)));
+        }
+        prefix.reverse();
+        let stack = |part: fn(&super::prefix::PrefixGradient) -> Tensor<4>| {
+            Tensor::stack::<5>(prefix.iter().map(part).collect(), 1)
+        };
+        let prefix = (!prefix.is_empty()).then(|| {
+            let gates = prefix.iter().map(|(_, _, gate)| gate.clone()).collect();
+            (stack(|rows| rows.0.clone()), stack(|rows| rows.1.clone()), Tensor::stack::<3>(gates, 1))
+        });
+        (loss, AdaptationGradient { deltas, prefix })
+    }
+
+    /// What the model says of each queried token.
+    pub fn score(&self, input: &Input<'_>, queries: &[Query], adaptation: &Adaptation) -> Vec<TokenScore> {
+        self.token_scores(self.infer(input, adaptation, &mut |_| {}), queries)
+    }
+
+    /// Logits at `positions` (counted over all rows), `[positions, vocab]` row-major.
+    pub fn logits(&self, input: &Input<'_>, positions: &[usize], adaptation: &Adaptation) -> Vec<f32> {
+        host(self.logits_at(self.infer(input, adaptation, &mut |_| {}), positions))
+    }
+
+    /// Unrotated keys, and values, of every layer's tokens, without any adaptation.
+    pub(crate) fn keys_values(&self, input: &Input<'_>) -> Vec<KeysValues> {
+        let mut layers = Vec::with_capacity(self.layers.len());
+        self.infer(input, &Adaptation::default(), &mut |layer| layers.push(layer));
+        layers
+    }
+
+    fn infer(&self, input: &Input<'_>, adaptation: &Adaptation, look: &mut dyn FnMut(KeysValues)) -> Tensor<2> {
+        self.run(&Geometry::new(self, input), &adaptation.constant(self.dtype), &mut drop, look)
+    }
+
+    /// The output of the last layer, `[tokens, hidden]`, before the final normalisation.
+    fn run(
+        &self,
+        geometry: &Geometry,
+        adaptation: &Adaptation,
+        save: &mut dyn FnMut(Saved),
+        look: &mut dyn FnMut(KeysValues),
+    ) -> Tensor<2> {
+        let mut x = self.embedding.clone().select(0, geometry.ids.clone());
+        for (index, weights) in self.layers.iter().enumerate() {
+            let place = Place { index, config: &self.config, geometry, adaptation };
+            let (y, saved) = weights.forward(x, &place, look);
+            save(saved);
+            x = y;
+        }
+        x
+    }
+}

@@ -1,0 +1,73 @@
+//! A rectangle of tokens, and what every layer needs to know of it.
+
+use crate::backbone::rotary::Rotation;
+use crate::backbone::Backbone;
+use burn::tensor::{DType, Int, Tensor, TensorData};
+
+/// Attention logit of what must not be seen. Finite: a padding token in front may see nothing at all, and its row is of no interest.
+const MASKED: f32 = -1e9;
+
+/// Rows of tokens, padded on either side to one length.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Input<'a> {
+    /// Rows.
+    pub rows: usize,
+    /// Tokens a row, with padding.
+    pub length: usize,
+    /// `[rows, length]`.
+    pub input_ids: &'a [i64],
+    /// `[rows, length]`, 1 for tokens and 0 for padding.
+    pub attention_mask: &'a [i64],
+    /// `[rows]`.
+    pub task_ids: &'a [i64],
+}
+
+/// What all layers share in one pass.
+pub(super) struct Geometry {
+    pub(super) rows: usize,
+    pub(super) length: usize,
+    pub(super) rotation: Rotation,
+    /// `[rows, 1, group * length, length]`: causal and padding mask, repeated for the query heads that share a key head.
+    pub(super) mask: Tensor<4>,
+    /// `[rows]`.
+    pub(super) tasks: Tensor<1, Int>,
+    /// `[rows * length]`.
+    pub(super) ids: Tensor<1, Int>,
+}
+
+impl Geometry {
+    pub(super) fn new(backbone: &Backbone, input: &Input<'_>) -> Self {
+        let Input { rows, length, .. } = *input;
+        let config = &backbone.config;
+        let group = config.num_attention_heads / config.num_key_value_heads;
+        let device = &backbone.device;
+        // Position of a token: how many tokens stand before it.
+        let mut positions = Vec::with_capacity(rows * length);
+        for row in input.attention_mask.chunks(length) {
+            let mut before = 0;
+            for &mask in row {
+                positions.push(before);
+                before += mask;
+            }
+        }
+        let mut mask = Vec::with_capacity(rows * group * length * length);
+        for row in input.attention_mask.chunks(length) {
+            let start = mask.len();
+            for query in 0..length {
+                mask.extend((0..length).map(|key| if key <= query && row[key] == 1 { 0.0 } else { MASKED }));
+            }
+            for _ in 1..group {
+                mask.extend_from_within(start..start + length * length);
+            }
+        }
+        let ints = |values: &[i64]| Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), (device, DType::I64));
+        Self {
+            rows,
+            length,
+            rotation: Rotation::new(config, &positions, rows, length, device, backbone.dtype),
+            mask: Tensor::from_data(TensorData::new(mask, [rows, 1, group * length, length]), (device, DType::F32)),
+            tasks: ints(input.task_ids),
+            ids: ints(input.input_ids),
+        }
+    }
+}

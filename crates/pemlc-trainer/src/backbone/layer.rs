@@ -1,0 +1,140 @@
+//! One decoder layer: weights, and where it stands in a pass.
+
+use super::input::Geometry;
+use super::linear::{self, Linear};
+use super::prefix::PrefixGradient;
+use super::self_attention::{self, KeysValues};
+use super::mlp;
+use crate::adaptation::{Adaptation, LowRank};
+use burn::tensor::Tensor;
+use pemlc_artifact::{ModelConfig, Projection};
+
+/// Frozen weights of one layer.
+#[derive(Debug)]
+pub(super) struct Weights {
+    /// `[hidden]`, f32.
+    pub(super) input_norm: Tensor<1>,
+    /// `[hidden]`, f32.
+    pub(super) post_attention_norm: Tensor<1>,
+    pub(super) query: Linear,
+    pub(super) key: Linear,
+    pub(super) value: Linear,
+    pub(super) output: Linear,
+    pub(super) gate: Linear,
+    pub(super) up: Linear,
+    pub(super) down: Linear,
+}
+
+/// One layer of a pass: which one, of which model, for which tokens, with which adaptation.
+pub(super) struct Place<'a> {
+    pub(super) index: usize,
+    pub(super) config: &'a ModelConfig,
+    pub(super) geometry: &'a Geometry,
+    pub(super) adaptation: &'a Adaptation,
+}
+
+/// What the backward pass needs.
+pub(super) struct Saved {
+    attention: self_attention::Saved,
+    mlp: mlp::Saved,
+}
+
+/// Gradients of the deltas of each projection.
+pub(super) type DeltaGradients = Vec<(Projection, linear::Gradients)>;
+
+impl Weights {
+    pub(super) fn parameters(&self) -> usize {
+        let linear = |projection| {
+            let linear = self.linear(projection);
+            linear.weight.shape().num_elements() + linear.bias.as_ref().map_or(0, |bias| bias.dims()[0])
+        };
+        2 * self.input_norm.dims()[0] + Projection::ALL.into_iter().map(linear).sum::<usize>()
+    }
+
+    /// `x` `[tokens, hidden]` to the layer's output. `look` is shown the tokens' keys and values.
+    pub(super) fn forward(
+        &self,
+        x: Tensor<2>,
+        place: &Place<'_>,
+        look: &mut dyn FnMut(KeysValues),
+    ) -> (Tensor<2>, Saved) {
+        let (x, attention) = self_attention::forward(self, x, place, look);
+        let (x, mlp) = mlp::forward(self, x, place);
+        (x, Saved { attention, mlp })
+    }
+
+    /// The gradient of the layer's input, given that of its output.
+    pub(super) fn backward(
+        &self,
+        saved: Saved,
+        gradient: Tensor<2>,
+        place: &Place<'_>,
+        deltas: &mut DeltaGradients,
+    ) -> (Tensor<2>, Option<PrefixGradient>) {
+        let gradient = mlp::backward(self, saved.mlp, gradient, place, deltas);
+        self_attention::backward(self, saved.attention, gradient, place, deltas)
+    }
+
+    pub(super) fn project(
+        &self,
+        projection: Projection,
+        x: Tensor<2>,
+        place: &Place<'_>,
+    ) -> (Tensor<2>, linear::Saved) {
+        self.linear(projection).forward(x, place.deltas(projection), place.geometry)
+    }
+
+    pub(super) fn project_backward(
+        &self,
+        projection: Projection,
+        x: Tensor<2>,
+        saved: linear::Saved,
+        gradient: Tensor<2>,
+        place: &Place<'_>,
+    ) -> (Tensor<2>, linear::Gradients) {
+        self.linear(projection).backward(x, place.deltas(projection), saved, gradient, place.geometry)
+    }
+
+    fn linear(&self, projection: Projection) -> &Linear {
+        match projection {
+            Projection::QProj => &self.query,
+            Projection::KProj => &self.key,
+            Projection::VProj => &self.value,
+            Projection::OProj => &self.output,
+            Projection::GateProj => &self.gate,
+            Projection::UpProj => &self.up,
+            Projection::DownProj => &self.down,
+        }
+    }
+}
+
+impl Place<'_> {
+    fn deltas(&self, projection: Projection) -> &[LowRank] {
+        self.adaptation.deltas.get(&(self.index, projection)).map_or(&[], Vec::as_slice)
+    }
+
+    /// `[rows * length, heads * head_dim]` to `[rows, heads, length, head_dim]`.
+    pub(super) fn heads(&self, x: Tensor<2>) -> Tensor<4> {
+        let heads = x.dims()[1] / self.config.head_dim;
+        x.reshape([self.geometry.rows, self.geometry.length, heads, self.config.head_dim]).swap_dims(1, 2)
+    }
+
+    /// The inverse of [`heads`](Self::heads).
+    pub(super) fn tokens(&self, x: Tensor<4>) -> Tensor<2> {
+        let [rows, heads, length, width] = x.dims();
+        x.swap_dims(1, 2).reshape([rows * length, heads * width])
+    }
+
+    /// `[rows, heads, length, head_dim]` to `[rows, kv_heads, group * length, head_dim]`.
+    pub(super) fn group(&self, x: Tensor<4>) -> Tensor<4> {
+        let [rows, heads, length, width] = x.dims();
+        let kv_heads = self.config.num_key_value_heads;
+        x.reshape([rows, kv_heads, heads / kv_heads * length, width])
+    }
+
+    /// The inverse of [`group`](Self::group).
+    pub(super) fn ungroup(&self, x: Tensor<4>) -> Tensor<4> {
+        let width = x.dims()[3];
+        x.reshape([self.geometry.rows, self.config.num_attention_heads, self.geometry.length, width])
+    }
+}

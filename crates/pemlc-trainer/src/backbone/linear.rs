@@ -1,0 +1,129 @@
+//! A frozen projection with low-rank deltas, and its gradient.
+
+use super::f32_of;
+use super::input::Geometry;
+use crate::adaptation::{Dropout, LowRank, cast};
+use crate::random::Stream;
+use burn::tensor::{DType, IndexingUpdateOp, Tensor, TensorData};
+
+/// A frozen projection.
+#[derive(Debug)]
+pub(super) struct Linear {
+    /// `[out, in]`.
+    pub(super) weight: Tensor<2>,
+    /// `[out]`.
+    pub(super) bias: Option<Tensor<1>>,
+}
+
+/// What the backward pass needs of each delta.
+pub(super) struct Saved {
+    /// `scale * drop(x) A^T`, `[tokens, rank]`.
+    low: Vec<Tensor<2>>,
+    /// The mask of the inputs over the share that is kept, `[tokens, in]`.
+    masks: Vec<Option<Tensor<2>>>,
+}
+
+/// Gradients of A and B of each delta.
+pub(super) type Gradients = Vec<(Tensor<3>, Tensor<3>)>;
+
+impl Linear {
+    /// `x W^T + b + sum of deltas` for `x` `[tokens, in]`.
+    pub(super) fn forward(&self, x: Tensor<2>, deltas: &[LowRank], geometry: &Geometry) -> (Tensor<2>, Saved) {
+        let mut y = x.clone().matmul(self.weight.clone().transpose());
+        if let Some(bias) = &self.bias {
+            y = y + bias.clone().unsqueeze::<2>();
+        }
+        let mut saved = Saved { low: Vec::new(), masks: Vec::new() };
+        for delta in deltas {
+            let mask = delta.dropout.as_ref().map(|dropout| mask(dropout, &x));
+            let dropped = match &mask {
+                Some(mask) => x.clone() * mask.clone(),
+                None => x.clone(),
+            };
+            let low = times_transposed(dropped, &delta.a, geometry) * delta.scale;
+            y = y + times_transposed(low.clone(), &delta.b, geometry);
+            saved.low.push(low);
+            saved.masks.push(mask);
+        }
+        (y, saved)
+    }
+
+    /// Gradients with respect to `x` and to the deltas, given that with respect to `y`.
+    pub(super) fn backward(
+        &self,
+        x: Tensor<2>,
+        deltas: &[LowRank],
+        saved: Saved,
+        gradient: Tensor<2>,
+        geometry: &Geometry,
+    ) -> (Tensor<2>, Gradients) {
+        let mut total = gradient.clone().matmul(self.weight.clone());
+        let mut gradients = Vec::with_capacity(deltas.len());
+        for ((delta, low), mask) in deltas.iter().zip(saved.low).zip(saved.masks) {
+            let into_b = transposed_times(gradient.clone(), low, &delta.b, geometry);
+            let into_low = times(gradient.clone(), &delta.b, geometry) * delta.scale;
+            let dropped = match &mask {
+                Some(mask) => x.clone() * mask.clone(),
+                None => x.clone(),
+            };
+            let into_a = transposed_times(into_low.clone(), dropped, &delta.a, geometry);
+            gradients.push((into_a, into_b));
+            let through = times(into_low, &delta.a, geometry);
+            total = total
+                + match mask {
+                    Some(mask) => through * mask,
+                    None => through,
+                };
+        }
+        (total, gradients)
+    }
+}
+
+/// `x M_t^T` by row; `x` `[tokens, k]`, `m` `[sets, n, k]`.
+fn times_transposed(x: Tensor<2>, m: &Tensor<3>, geometry: &Geometry) -> Tensor<2> {
+    match shared(m) {
+        Some(m) => x.matmul(m.transpose()),
+        None => by_row(x, geometry).matmul(of_rows(m, geometry).transpose()).flatten(0, 1),
+    }
+}
+
+/// `x M_t` by row; `x` `[tokens, n]`, `m` `[sets, n, k]`.
+fn times(x: Tensor<2>, m: &Tensor<3>, geometry: &Geometry) -> Tensor<2> {
+    match shared(m) {
+        Some(m) => x.matmul(m),
+        None => by_row(x, geometry).matmul(of_rows(m, geometry)).flatten(0, 1),
+    }
+}
+
+/// The gradient of `M` where `y = x M_t^T` by row: `gradient^T x`, summed over each set's rows, f32.
+fn transposed_times(gradient: Tensor<2>, x: Tensor<2>, m: &Tensor<3>, geometry: &Geometry) -> Tensor<3> {
+    if shared(m).is_some() {
+        return f32_of(gradient.transpose().matmul(x)).unsqueeze();
+    }
+    let by_rows = f32_of(by_row(gradient, geometry).transpose().matmul(by_row(x, geometry)));
+    let zeros = Tensor::zeros(m.shape(), (&m.device(), DType::F32));
+    zeros.select_assign(0, geometry.tasks.clone(), by_rows, IndexingUpdateOp::Add)
+}
+
+/// The one matrix, when all tasks share it.
+fn shared(m: &Tensor<3>) -> Option<Tensor<2>> {
+    (m.dims()[0] == 1).then(|| m.clone().squeeze_dim(0))
+}
+
+fn of_rows(m: &Tensor<3>, geometry: &Geometry) -> Tensor<3> {
+    m.clone().select(0, geometry.tasks.clone())
+}
+
+fn by_row(x: Tensor<2>, geometry: &Geometry) -> Tensor<3> {
+    let width = x.dims()[1];
+    x.reshape([geometry.rows, geometry.length, width])
+}
+
+/// 0 for what is dropped, 1 over the share that is kept for the rest.
+fn mask(dropout: &Dropout, x: &Tensor<2>) -> Tensor<2> {
+    let mut stream = Stream::new(dropout.seed, &dropout.name, dropout.step);
+    let kept = 1.0 / (1.0 - dropout.rate);
+    let count = x.shape().num_elements();
+    let values: Vec<f32> = (0..count).map(|_| if stream.unit() < dropout.rate { 0.0 } else { kept }).collect();
+    cast(Tensor::from_data(TensorData::new(values, x.dims()), (&x.device(), DType::F32)), x.dtype())
+}

@@ -1,0 +1,443 @@
+//! The run file.
+
+use pemlc_artifact::Projection;
+use pemlc_artifact::prompt::Operation;
+use pemlc_data::TaskConfig;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// A run file: base model, tasks, and how to train. Paths are relative to the file; `${VAR}` and `${VAR:-default}` in them are
+/// taken from the environment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// A Hugging Face folder or a `.gguf` file.
+    pub model: String,
+    /// Run directory; `--output` overrides it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<String>,
+    /// What is trained.
+    #[serde(default)]
+    pub method: MethodName,
+    /// Seed of every random choice; below 2^63, because TOML knows no larger integers.
+    #[serde(default = "default_seed")]
+    pub seed: u64,
+    /// The loop.
+    #[serde(default)]
+    pub training: TrainingConfig,
+    /// Low-rank deltas.
+    #[serde(default)]
+    pub lora: LoraConfig,
+    /// Prefix rows and their encoder.
+    #[serde(default)]
+    pub prefix: PrefixConfig,
+    /// Scoring.
+    #[serde(default)]
+    pub evaluation: EvaluationConfig,
+    /// The tasks; their order is their `task_id`.
+    pub tasks: Vec<TaskConfig>,
+}
+
+fn default_seed() -> u64 {
+    17
+}
+
+/// What is trained.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum MethodName {
+    /// LoRA, and prefix rows from a searched encoder.
+    #[default]
+    #[serde(rename = "peml")]
+    Peml,
+    /// LoRA alone.
+    #[serde(rename = "lora")]
+    Lora,
+    /// Prefix rows alone, learned directly.
+    #[serde(rename = "prefix")]
+    Prefix,
+    /// LoRA, and prefix rows learned directly.
+    #[serde(rename = "lora+prefix")]
+    LoraPrefix,
+}
+
+impl MethodName {
+    /// Name as in a run file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Peml => "peml",
+            Self::Lora => "lora",
+            Self::Prefix => "prefix",
+            Self::LoraPrefix => "lora+prefix",
+        }
+    }
+
+    /// Whether it has low-rank deltas.
+    pub fn has_lora(self) -> bool {
+        self != Self::Prefix
+    }
+
+    /// Whether it has prefix rows.
+    pub fn has_prefix(self) -> bool {
+        self != Self::Lora
+    }
+}
+
+/// The training loop.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainingConfig {
+    /// Optimiser steps.
+    pub steps: u64,
+    /// Examples a batch, tasks mixed.
+    pub batch_size: usize,
+    /// Batches an optimiser step.
+    pub gradient_accumulation: usize,
+    /// Tokens of prompt and longest answer; what to do beyond is each task's `on_long`.
+    pub max_length: usize,
+    /// Learning rate of LoRA.
+    pub learning_rate: f64,
+    /// Learning rate of the prompt.
+    pub prefix_learning_rate: f64,
+    /// How learning rates fall after the warm-up.
+    pub schedule: Schedule,
+    /// Steps over which learning rates rise linearly from 0.
+    pub warmup_steps: u64,
+    /// Decoupled weight decay of LoRA and the prompt.
+    pub weight_decay: f64,
+    /// Largest global norm of the gradients.
+    pub gradient_clip: f64,
+    /// A task with n examples is drawn with probability proportional to n^x: 1 is by size, 0 uniform.
+    pub sampling_exponent: f64,
+    /// Steps between checkpoints.
+    pub checkpoint_every: u64,
+    /// Number type of the frozen base.
+    pub base_dtype: BaseDtype,
+}
+
+impl Default for TrainingConfig {
+    fn default() -> Self {
+        Self {
+            steps: 300,
+            batch_size: 8,
+            gradient_accumulation: 1,
+            max_length: 256,
+            learning_rate: 5e-4,
+            prefix_learning_rate: 5e-3,
+            schedule: Schedule::Cosine,
+            warmup_steps: 10,
+            weight_decay: 0.0,
+            gradient_clip: 1.0,
+            sampling_exponent: 0.5,
+            checkpoint_every: 100,
+            base_dtype: BaseDtype::F32,
+        }
+    }
+}
+
+/// How learning rates fall after the warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Schedule {
+    /// To zero at the last step, along half a cosine.
+    Cosine,
+    /// Not at all.
+    Constant,
+}
+
+/// Number type of the frozen base. Adapters are f32 always.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BaseDtype {
+    /// 32 bits.
+    F32,
+    /// 16 bits, half the memory.
+    Bf16,
+}
+
+impl BaseDtype {
+    /// Name as in a run file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+}
+
+/// Low-rank deltas.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LoraConfig {
+    /// Rank of each delta.
+    pub rank: usize,
+    /// The scale is alpha / rank.
+    pub alpha: f64,
+    /// Share of each delta's input that is zeroed in training.
+    pub dropout: f64,
+    /// Adapted projections.
+    pub targets: Vec<Projection>,
+    /// Which deltas there are.
+    pub sharing: LoraSharing,
+}
+
+impl Default for LoraConfig {
+    fn default() -> Self {
+        Self {
+            rank: 8,
+            alpha: 16.0,
+            dropout: 0.0,
+            targets: Projection::ALL.to_vec(),
+            sharing: LoraSharing::Shared,
+        }
+    }
+}
+
+/// Which deltas there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LoraSharing {
+    /// One for all tasks.
+    Shared,
+    /// One for each task.
+    PerTask,
+    /// One for all tasks, and one more for each.
+    Both,
+}
+
+impl LoraSharing {
+    /// Whether one delta serves all tasks.
+    pub fn has_shared(self) -> bool {
+        self != Self::PerTask
+    }
+
+    /// Whether each task has a delta of its own.
+    pub fn has_private(self) -> bool {
+        self != Self::Shared
+    }
+}
+
+/// Prefix rows and their encoder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PrefixConfig {
+    /// Key and value rows a layer.
+    pub length: usize,
+    /// Whether each task has its own.
+    pub sharing: PrefixSharing,
+    /// Whether an additive constant on the rows' attention logits is learned, so that fresh rows disturb little.
+    pub log_gate: bool,
+    /// Where that constant starts. Default: -6 cold, 0 warm.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_gate_init: Option<f64>,
+    /// What the rows start from.
+    pub init: PrefixInit,
+    /// The text of a warm start. Default: each task's template without its fields.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// Width of the encoder's seed.
+    pub width: usize,
+    /// Nodes of the encoder's cell, after the seed.
+    pub nodes: usize,
+    /// Candidates on each edge of the cell.
+    pub operations: Vec<Operation>,
+    /// Steps with mixed operations; then each edge keeps its best one. Default: 40 % of the steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub search_steps: Option<u64>,
+    /// Learning rate of the mixture's logits.
+    pub architecture_learning_rate: f64,
+}
+
+impl Default for PrefixConfig {
+    fn default() -> Self {
+        Self {
+            length: 8,
+            sharing: PrefixSharing::PerTask,
+            log_gate: true,
+            log_gate_init: None,
+            init: PrefixInit::Cold,
+            text: None,
+            width: 64,
+            nodes: 2,
+            operations: vec![
+                Operation::Skip,
+                Operation::Linear,
+                Operation::MlpTanh { width: 64 },
+                Operation::Attention { heads: 4 },
+            ],
+            search_steps: None,
+            architecture_learning_rate: 3e-3,
+        }
+    }
+}
+
+/// Whether each task has prefix rows of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PrefixSharing {
+    /// One set for all tasks.
+    Shared,
+    /// One set for each task.
+    PerTask,
+}
+
+/// What the prefix rows start from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PrefixInit {
+    /// Zero values and small random keys.
+    Cold,
+    /// The frozen model's own keys and values of a text.
+    Warm,
+}
+
+/// Scoring.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EvaluationConfig {
+    /// Validation examples a task, spread evenly over the file.
+    pub limit: usize,
+    /// Rows a batch.
+    pub batch_size: usize,
+    /// Whether the untouched base model is scored too.
+    pub base: bool,
+}
+
+impl Default for EvaluationConfig {
+    fn default() -> Self {
+        Self { limit: 200, batch_size: 16, base: true }
+    }
+}
+
+/// Why a run file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Not TOML, an unknown key, or a value of the wrong type.
+    #[error("{path}: {message}")]
+    Syntax {
+        /// The run file.
+        path: PathBuf,
+        /// Where and what.
+        message: String,
+    },
+    /// A value outside its range.
+    #[error("{path}: `{key}` is {value}, expected {expected}")]
+    Value {
+        /// The run file.
+        path: PathBuf,
+        /// Dotted key.
+        key: String,
+        /// What it is.
+        value: String,
+        /// What it should be.
+        expected: String,
+    },
+}
+
+impl RunConfig {
+    /// Reads the text of a run file; `path` is for messages.
+    pub fn from_toml(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text)
+            .map_err(|error| ConfigError::Syntax { path: path.to_owned(), message: error.to_string() })?;
+        config.check(path)?;
+        Ok(config)
+    }
+
+    /// Steps with mixed operations: none for methods without an encoder.
+    pub fn search_steps(&self) -> u64 {
+        if self.method != MethodName::Peml {
+            return 0;
+        }
+        let steps = self.training.steps;
+        self.prefix.search_steps.unwrap_or(steps * 2 / 5).min(steps)
+    }
+
+    /// Where the log-gate starts.
+    pub fn log_gate_init(&self) -> f64 {
+        match (self.prefix.log_gate, self.prefix.log_gate_init, self.prefix.init) {
+            (false, ..) => 0.0,
+            (true, Some(value), _) => value,
+            (true, None, PrefixInit::Cold) => -6.0,
+            (true, None, PrefixInit::Warm) => 0.0,
+        }
+    }
+
+    fn check(&self, path: &Path) -> Result<(), ConfigError> {
+        let fail = |key: &str, value: String, expected: &str| {
+            Err(ConfigError::Value {
+                path: path.to_owned(),
+                key: key.to_owned(),
+                value,
+                expected: expected.to_owned(),
+            })
+        };
+        let (training, lora, prefix) = (&self.training, &self.lora, &self.prefix);
+        if i64::try_from(self.seed).is_err() {
+            return fail("seed", self.seed.to_string(), "less than 2^63");
+        }
+        let positive = [
+            ("training.steps", training.steps as usize),
+            ("training.batch_size", training.batch_size),
+            ("training.gradient_accumulation", training.gradient_accumulation),
+            ("training.max_length", training.max_length),
+            ("training.checkpoint_every", training.checkpoint_every as usize),
+            ("lora.rank", lora.rank),
+            ("prefix.length", prefix.length),
+            ("prefix.width", prefix.width),
+            ("prefix.nodes", prefix.nodes),
+            ("evaluation.limit", self.evaluation.limit),
+            ("evaluation.batch_size", self.evaluation.batch_size),
+        ];
+        for (key, value) in positive {
+            if value == 0 {
+                return fail(key, "0".to_owned(), "at least 1");
+            }
+        }
+        let not_negative = [
+            ("training.learning_rate", training.learning_rate),
+            ("training.prefix_learning_rate", training.prefix_learning_rate),
+            ("training.weight_decay", training.weight_decay),
+            ("prefix.architecture_learning_rate", prefix.architecture_learning_rate),
+        ];
+        for (key, value) in not_negative {
+            if !(value.is_finite() && value >= 0.0) {
+                return fail(key, value.to_string(), "a number, at least 0");
+            }
+        }
+        for (key, value) in [("training.gradient_clip", training.gradient_clip), ("lora.alpha", lora.alpha)] {
+            if !(value.is_finite() && value > 0.0) {
+                return fail(key, value.to_string(), "a number above 0");
+            }
+        }
+        if !training.sampling_exponent.is_finite() {
+            return fail("training.sampling_exponent", training.sampling_exponent.to_string(), "a finite number");
+        }
+        if !(0.0..1.0).contains(&lora.dropout) {
+            return fail("lora.dropout", lora.dropout.to_string(), "at least 0 and below 1");
+        }
+        if lora.targets.is_empty() {
+            return fail("lora.targets", "empty".to_owned(), "at least one projection");
+        }
+        if let Some(value) = prefix.log_gate_init.filter(|value| !value.is_finite()) {
+            return fail("prefix.log_gate_init", value.to_string(), "a finite number");
+        }
+        if prefix.operations.is_empty() {
+            return fail("prefix.operations", "empty".to_owned(), "at least one operation");
+        }
+        for (index, operation) in prefix.operations.iter().enumerate() {
+            let key = format!("prefix.operations.{index}");
+            match *operation {
+                Operation::MlpTanh { width: 0 } => return fail(&key, "an MLP of width 0".to_owned(), "width at least 1"),
+                Operation::Attention { heads } if heads == 0 || !prefix.width.is_multiple_of(heads) => {
+                    let expected = format!("heads that divide prefix.width = {}", prefix.width);
+                    return fail(&key, format!("attention with {heads} heads"), &expected);
+                }
+                _ => {}
+            }
+            if prefix.operations[..index].contains(operation) {
+                return fail(&key, "a repetition".to_owned(), "each operation once");
+            }
+        }
+        Ok(())
+    }
+}

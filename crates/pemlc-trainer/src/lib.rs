@@ -1,0 +1,17 @@
+//! Backbones, adaptation methods and prompt encoders in burn, and the multi-task loop that leaves a run directory.
+#![forbid(unsafe_code)]
+
+pub mod adaptation;
+pub mod backbone;
+pub mod config;
+pub mod device;
+mod error;
+mod event;
+mod optimizer;
+pub mod parameters;
+mod random;
+mod run;
+
+pub use error::TrainError;
+pub use event::{Event, Observer};
+pub use run::{TrainOutcome, TrainRequest, train};

@@ -1,0 +1,217 @@
+//! The command line, as clap sees it. Its `--help` texts are snapshots in `tests/help.rs`.
+
+use clap::{Args, Parser, Subcommand};
+use pemlc_runtime::{DEFAULT_TOLERANCE, RuntimeKind};
+use pemlc_trainer::device::DeviceChoice;
+use std::path::PathBuf;
+
+/// Train one base model for many tasks, and compile it to one ONNX graph with a task_id input.
+///
+/// The road is: `pemlc train` learns small adapters for the tasks of a run file and leaves a run directory; `pemlc export` compiles
+/// that directory and its base model to an artifact directory (model.onnx and companions) and checks it against the trainer's own
+/// answers; `pemlc run` asks the artifact.
+#[derive(Debug, Parser)]
+#[command(
+    name = "pemlc",
+    version,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 done, 1 failed (also: a check that does not pass), 2 wrong usage, 130 interrupted."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Train(TrainArguments),
+    Export(ExportArguments),
+    Check(CheckArguments),
+    Evaluate(EvaluateArguments),
+    Run(RunArguments),
+    Inspect(InspectArguments),
+    Tasks(TasksArguments),
+    Report(ReportArguments),
+    #[command(hide = true)]
+    Schemas(SchemasArguments),
+}
+
+/// Train the adapters that a run file describes.
+///
+/// Reads and validates every task first, so that a bad file stops the run before it costs anything. Writes a run directory: adapters
+/// as Hugging Face PEFT folders, the frozen prompt encoder, probes (the trainer's own answers), predictions, metrics, checkpoints and
+/// report.html. Ctrl-C saves a checkpoint and prints how to go on; a second Ctrl-C stops at once. After a crash, `--resume` continues
+/// from the last checkpoint, and on the CPU ends with bitwise the adapters of an uninterrupted run.
+#[derive(Debug, Args)]
+pub(crate) struct TrainArguments {
+    /// Run file (TOML); docs/run-file.md describes every key
+    pub(crate) config: PathBuf,
+    /// Run directory to write; overrides the run file's `output`
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
+    /// Where to train: auto (CUDA when this build and machine have it, else the CPU), cpu, or cuda:N
+    #[arg(long, default_value = "auto", value_name = "DEVICE", value_parser = DeviceChoice::parse)]
+    pub(crate) device: DeviceChoice,
+    /// Go on from the last checkpoint in the run directory
+    #[arg(long)]
+    pub(crate) resume: bool,
+    #[command(flatten)]
+    pub(crate) overrides: Overrides,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Overrides {
+    /// Override a key of the run file, for instance `--set training.steps=50` or `--set tasks.0.train_limit=100`
+    ///
+    /// KEY is dotted and VALUE is TOML; a VALUE that is not valid TOML is taken as a string. May be given several times.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+/// Compile a run directory to an artifact directory.
+///
+/// Folds the shared adapters into the weights (in f32), stacks private ones behind the `task_id` input, freezes the prompt into static
+/// key and value rows, and writes model.onnx with its data, the tokenizer, the adapters, the probes and pemlc.json. Then runs `pemlc
+/// check` on it; a check that fails exits with 1 and leaves `validated: false` in pemlc.json.
+#[derive(Debug, Args)]
+pub(crate) struct ExportArguments {
+    /// Run directory that `pemlc train` wrote
+    pub(crate) run: PathBuf,
+    /// Artifact directory to write
+    pub(crate) out: PathBuf,
+    /// The base model, when it is no longer where the run was trained; its hashes must be the same
+    #[arg(long, value_name = "PATH")]
+    pub(crate) base: Option<PathBuf>,
+    /// Replace OUT when it exists and is not empty
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Do not check the artifact: it stays marked as not validated
+    #[arg(long, conflicts_with_all = ["runtime", "tolerance"])]
+    pub(crate) no_check: bool,
+    #[command(flatten)]
+    pub(crate) check: CheckSettings,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckSettings {
+    /// Runtimes to check on, separated by commas: ort-cpu, ort-cuda, tract
+    #[arg(long, value_delimiter = ',', default_value = "ort-cpu,tract", value_name = "RUNTIME")]
+    pub(crate) runtime: Vec<RuntimeKind>,
+    /// Largest absolute difference of a logit that passes
+    #[arg(long, default_value_t = DEFAULT_TOLERANCE, value_name = "DIFFERENCE", value_parser = positive)]
+    pub(crate) tolerance: f64,
+}
+
+/// Check an artifact against the trainer's own answers.
+///
+/// Compares the files with their hashes, then runs the probes on each runtime: prefill, a mixed-task batch against single-task
+/// batches, several shapes, cached decoding against a full run, left padding, every task against the base model, and task ids that do
+/// not exist. Writes what it found into pemlc.json. Exits with 1 when anything fails.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArguments {
+    /// Artifact directory
+    pub(crate) dir: PathBuf,
+    #[command(flatten)]
+    pub(crate) check: CheckSettings,
+    /// Also rewrite the report page of this run directory, with the table of differences
+    #[arg(long, value_name = "RUN")]
+    pub(crate) run: Option<PathBuf>,
+}
+
+/// Score a run's validation examples through the artifact, and compare with the trainer's predictions.
+///
+/// Every validation example of every task goes through ONNX Runtime; predicted answers and scores are compared with the run's
+/// predictions.jsonl. Exits with 1 when any predicted answer differs.
+#[derive(Debug, Args)]
+pub(crate) struct EvaluateArguments {
+    /// Artifact directory
+    pub(crate) dir: PathBuf,
+    /// Run directory that the artifact was exported from
+    #[arg(long, value_name = "RUN")]
+    pub(crate) run: PathBuf,
+    /// Runtime to score on: ort-cpu, ort-cuda or tract
+    #[arg(long, default_value = "ort-cpu", value_name = "RUNTIME")]
+    pub(crate) runtime: RuntimeKind,
+    /// Rows scored at once
+    #[arg(long, default_value_t = 8, value_name = "ROWS", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) batch_size: u16,
+}
+
+/// Answer one request with an artifact.
+///
+/// The request is put into the task's prompt template. Prints the task's possible answers with their probabilities, the likeliest
+/// first, when the task has a fixed set, and the text that the model generates.
+#[derive(Debug, Args)]
+pub(crate) struct RunArguments {
+    /// Artifact directory
+    pub(crate) dir: PathBuf,
+    /// Task, by name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) task: String,
+    /// The request: fills the template's field when it has just one
+    #[arg(long, value_name = "TEXT", required_unless_present = "field")]
+    pub(crate) text: Option<String>,
+    /// A field of the template, for instance `--field premise="It rains."`; once for each field
+    #[arg(long, value_name = "FIELD=TEXT", conflicts_with_all = ["text", "raw"])]
+    pub(crate) field: Vec<String>,
+    /// A candidate answer, for tasks whose examples carry their own; once for each candidate
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) choice: Vec<String>,
+    /// Give TEXT to the model as it is, without the template
+    #[arg(long)]
+    pub(crate) raw: bool,
+    /// Generate at most so many tokens
+    #[arg(long, default_value_t = 16, value_name = "TOKENS")]
+    pub(crate) max_new_tokens: usize,
+    /// Runtime to ask: ort-cpu, ort-cuda or tract
+    #[arg(long, default_value = "ort-cpu", value_name = "RUNTIME")]
+    pub(crate) runtime: RuntimeKind,
+}
+
+/// Print an ONNX graph as deterministic text.
+///
+/// Opsets, inputs, outputs, nodes with attributes and shapes, and initialisers as dtype, shape and a short hash. Two graphs that print
+/// the same text compute the same.
+#[derive(Debug, Args)]
+pub(crate) struct InspectArguments {
+    /// An .onnx file, or an artifact directory
+    pub(crate) file: PathBuf,
+}
+
+/// Read and validate the tasks of a run file, and show one example of each.
+///
+/// Does all that `pemlc train` does before training: data files, templates, labels, lengths.
+#[derive(Debug, Args)]
+pub(crate) struct TasksArguments {
+    /// Run file (TOML)
+    pub(crate) config: PathBuf,
+    #[command(flatten)]
+    pub(crate) overrides: Overrides,
+}
+
+/// Write the report page of a run: one HTML file that needs no network.
+#[derive(Debug, Args)]
+pub(crate) struct ReportArguments {
+    /// Run directory
+    pub(crate) run: PathBuf,
+    /// Artifact directory whose check to show
+    #[arg(long, value_name = "DIR")]
+    pub(crate) artifact: Option<PathBuf>,
+    /// File to write [default: report.html in the run directory]
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// Write the JSON Schemas of everything on disk, one file each.
+#[derive(Debug, Args)]
+pub(crate) struct SchemasArguments {
+    /// Folder to write
+    pub(crate) dir: PathBuf,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value.is_finite() && value > 0.0 => Ok(value),
+        _ => Err("expected a number above 0, for instance 1e-4".to_owned()),
+    }
+}

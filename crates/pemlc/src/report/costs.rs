@@ -1,0 +1,24 @@
+//! What the run cost.
+
+use super::material::Material;
+use crate::table::{bytes, count, seconds};
+
+pub(super) fn section(material: &Material) -> String {
+    let costs = &material.run.costs;
+    let busy = costs.search_seconds + costs.training_seconds;
+    let speed = if busy > 0.0 { format!("{:.0} tokens/s", costs.tokens as f64 / busy) } else { "-".to_owned() };
+    let mut facts = vec![
+        ("Search", seconds(costs.search_seconds)),
+        ("Training after search", seconds(costs.training_seconds)),
+        ("Evaluation", seconds(costs.evaluation_seconds)),
+        ("Tokens", count(costs.tokens)),
+        ("Speed", speed),
+        ("Peak memory", bytes(costs.peak_memory_bytes)),
+    ];
+    if let Some(artifact) = &material.artifact {
+        facts.push(("Artifact", bytes(artifact.files.iter().map(|file| file.bytes).sum())));
+    }
+    let list: String =
+        facts.iter().map(|(name, value)| format!("<div><dt>{name}</dt><dd>{value}</dd></div>\n")).collect();
+    format!("<dl>\n{list}</dl>\n")
+}

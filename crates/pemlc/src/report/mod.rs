@@ -1,0 +1,51 @@
+//! The report page of a run: one HTML file with everything inside, readable in light and dark, wide and narrow.
+
+mod cell;
+mod costs;
+mod loss;
+mod material;
+mod parity;
+mod scores;
+mod svg;
+
+pub(crate) use material::Material;
+
+use crate::table::count;
+use svg::escape;
+
+const STYLE: &str = include_str!("style.css");
+
+/// The page as HTML.
+pub(crate) fn page(material: &Material) -> String {
+    let run = &material.run;
+    let title = format!("{} on {}: {} tasks", escape(&run.method), escape(&run.base.name), run.tasks.len());
+    let facts = format!(
+        "{} trainable parameters · {} steps · seed {} · {} · {} base",
+        count(run.costs.trainable_parameters),
+        count(run.costs.optimizer_steps),
+        run.seed,
+        escape(&run.device),
+        escape(&run.base_dtype)
+    );
+    let sections = [
+        ("Task scores on validation data", Some(scores::section(material))),
+        ("Training loss", loss::section(&material.steps)),
+        ("Prompt encoder", cell::section(material)),
+        ("Parity of the exported graph", parity::section(material)),
+        ("Costs", Some(costs::section(material))),
+    ];
+    let mut body = String::new();
+    for (heading, section) in sections {
+        if let Some(section) = section {
+            body.push_str(&format!("<section>\n<h2>{heading}</h2>\n{section}</section>\n"));
+        }
+    }
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n\
+         <body>\n<main>\n<header>\n<h1>{title}</h1>\n<p class=\"facts\">{facts}</p>\n</header>\n{body}\
+         <footer>pemlc {}</footer>\n</main>\n</body>\n</html>\n",
+        escape(&run.pemlc_version)
+    )
+}
