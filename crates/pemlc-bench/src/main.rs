@@ -2,10 +2,15 @@
 //! needs no file and no network. Every result is one JSON line on stdout.
 #![forbid(unsafe_code)]
 
+mod adapters;
+mod batch;
+mod compare;
 mod memory;
 mod operations;
 mod smoke;
 mod toolkit;
+mod train_step;
+mod width;
 
 use std::process::ExitCode;
 
@@ -32,6 +37,10 @@ enum Command {
         #[arg(long, default_value_t = 1024)]
         matmul: usize,
     },
+    /// Compare the loss and the gradients of one batch of a random model with the CPU's
+    Compare(compare::Compare),
+    /// Time training steps of a random model
+    TrainStep(train_step::TrainStep),
 }
 
 fn main() -> ExitCode {
@@ -47,5 +56,7 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<()> {
     match arguments.command {
         Command::Smoke { device, matmul } => smoke::run(DeviceChoice::parse(&device)?, matmul),
+        Command::Compare(arguments) => compare::run(&arguments),
+        Command::TrainStep(arguments) => train_step::run(&arguments),
     }
 }

@@ -56,7 +56,7 @@ pub(crate) fn matrix(device: &Device, dtype: DType, [rows, columns]: [usize; 2],
 }
 
 /// Numbers in [-1, 1) that bf16 holds exactly (steps of 1/128), so that bf16 and f32 start from the same inputs.
-fn numbers(count: usize, seed: u64) -> Vec<f32> {
+pub(crate) fn numbers(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x5DEE_CE66_D1CE_4E5B;
     (0..count)
         .map(|_| {

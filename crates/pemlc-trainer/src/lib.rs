@@ -7,6 +7,9 @@ pub mod config;
 pub mod device;
 mod error;
 mod event;
+#[cfg(test)]
+mod golden;
+pub mod method;
 mod optimizer;
 pub mod parameters;
 mod random;

@@ -13,6 +13,8 @@ pub enum Group {
     Prefix,
     /// Logits of the encoder's mixed operations.
     Architecture,
+    /// Never stepped: numbers that belong to a run and are not worth computing again.
+    Constant,
 }
 
 /// One parameter, always f32, outside autodiff.
@@ -53,23 +55,32 @@ impl ParameterSet {
         self.parameters.retain(|name, _| keep(name));
     }
 
-    /// How many numbers there are.
+    /// How many trainable numbers there are.
     pub fn count(&self) -> u64 {
-        self.parameters.values().map(|parameter| parameter.shape.iter().product::<usize>() as u64).sum()
+        let trainable = self.parameters.values().filter(|parameter| parameter.group != Group::Constant);
+        trainable.map(|parameter| parameter.shape.iter().product::<usize>() as u64).sum()
     }
 
-    /// The parameters as leaves of a new autodiff graph.
+    /// Whether there is a parameter `name`.
+    pub fn contains(&self, name: &str) -> bool {
+        self.parameters.contains_key(name)
+    }
+
+    /// The parameters as leaves of a new autodiff graph; constants stay outside it.
     pub fn leaves(&self) -> Leaves {
-        let leaf = |parameter: &Parameter| Leaf {
-            value: parameter.value.clone().autodiff().require_grad(),
-            shape: parameter.shape.clone(),
-        };
-        Leaves(self.parameters.iter().map(|(name, parameter)| (name.clone(), leaf(parameter))).collect())
+        self.leaves_by(|parameter| match parameter.group {
+            Group::Constant => parameter.value.clone(),
+            _ => parameter.value.clone().autodiff().require_grad(),
+        })
     }
 
     /// The parameters outside autodiff.
     pub fn constants(&self) -> Leaves {
-        let leaf = |parameter: &Parameter| Leaf { value: parameter.value.clone(), shape: parameter.shape.clone() };
+        self.leaves_by(|parameter| parameter.value.clone())
+    }
+
+    fn leaves_by(&self, value: impl Fn(&Parameter) -> Tensor<1>) -> Leaves {
+        let leaf = |parameter: &Parameter| Leaf { value: value(parameter), shape: parameter.shape.clone() };
         Leaves(self.parameters.iter().map(|(name, parameter)| (name.clone(), leaf(parameter))).collect())
     }
 
@@ -118,8 +129,8 @@ impl Leaves {
 
     /// Takes the gradient of each leaf out of `gradients`; a leaf that the loss does not depend on has none.
     pub(crate) fn gradients(&self, gradients: &mut Gradients) -> BTreeMap<String, Tensor<1>> {
-        let gradient = |(name, leaf): (&String, &Leaf)| Some((name.clone(), leaf.value.grad_remove(gradients)?));
-        self.0.iter().filter_map(gradient).collect()
+        let tracked = self.0.iter().filter(|(_, leaf)| leaf.value.is_tracked());
+        tracked.filter_map(|(name, leaf)| Some((name.clone(), leaf.value.grad_remove(gradients)?))).collect()
     }
 }
 

@@ -153,3 +153,12 @@ fn flip(data: &Path) -> String {
     std::fs::write(data, &bytes).expect("the weights are written");
     pemlc_artifact::hash::hash_bytes(&bytes)
 }
+
+#[test]
+fn inspect_prints_the_graph_of_a_folder_or_a_file() {
+    let artifact = &road().artifact;
+    let text = succeed([Path::new("inspect"), artifact]);
+    assert_eq!(text, succeed([Path::new("inspect"), &artifact.join("model.onnx")]));
+    assert!(text.starts_with("ir_version 8\nopset ai.onnx 18\n"), "{text}");
+    assert!(text.contains("  input task_id: i64[batch_size]\n"), "{text}");
+}

@@ -1,0 +1,267 @@
+//! PrefixNAS: prefix rows from a small network whose operations are searched.
+//!
+//! One cell serves every task and layer; a task has a seed, a layer a code and a head (the equations are in
+//! [`pemlc_artifact::prompt`]). During the search each edge mixes all candidate operations by the softmax of its logits, which are
+//! stepped on the same gradient as the weights (first order, single level). Then each edge keeps its likeliest operation, the others
+//! leave the parameter set, and the rest trains on.
+
+use super::table::{KEY_DEVIATION, LOG_GATE, insert_log_gate, log_gate};
+use super::{Destination, Method, Moment, PrefixShape, Record, Start, cell, prefix_files, warm_start};
+use crate::adaptation::{Adaptation, PrefixRows};
+use crate::config::PrefixInit;
+use crate::error::TrainError;
+use crate::parameters::{Group, Leaves, ParameterSet};
+use crate::random::Stream;
+use burn::tensor::{Tensor, s};
+use pemlc_artifact::prompt::{ARCHITECTURE_SCHEMA_VERSION, Architecture, Edge, Operation};
+use pemlc_artifact::tensors::{self, NamedTensor, TensorMap, Values};
+
+const SEED: &str = "encoder.seed";
+const LAYER_CODE: &str = "encoder.layer_code";
+const HEAD_WEIGHT: &str = "encoder.head.weight";
+const HEAD_BIAS: &str = "encoder.head.bias";
+const ALPHA: &str = "encoder.alpha";
+const WARM_KEY: &str = "encoder.warm_start.key";
+const WARM_VALUE: &str = "encoder.warm_start.value";
+/// Deviation of the mixture's first logits.
+const ALPHA_DEVIATION: f32 = 1e-3;
+
+pub(super) struct Encoder {
+    shape: PrefixShape,
+    search_steps: u64,
+    /// The discretised cell; `None` during the search.
+    edges: Option<Vec<Edge>>,
+}
+
+impl Encoder {
+    pub(super) fn new(shape: PrefixShape, search_steps: u64) -> Self {
+        Self { shape, search_steps, edges: None }
+    }
+
+    /// `(from, to)` of every edge, by (to, from).
+    fn places(&self) -> Vec<(usize, usize)> {
+        (1..=self.shape.config.nodes).flat_map(|to| (0..to).map(move |from| (from, to))).collect()
+    }
+
+    fn candidates(&self) -> &[Operation] {
+        &self.shape.config.operations
+    }
+
+    /// What edge `edge` makes of `x`.
+    fn edge(&self, edge: usize, x: Tensor<3>, parameters: &Leaves) -> Tensor<3> {
+        let apply = |operation: Operation| cell::apply(operation, x.clone(), parameters, &prefix(edge, operation));
+        if let Some(edges) = &self.edges {
+            return apply(edges[edge].operation);
+        }
+        let outputs = self.candidates().iter().map(|operation| apply(*operation)).collect();
+        cell::mixture(parameters.get::<2>(ALPHA).slice(s![edge..edge + 1]).squeeze_dim(0), outputs)
+    }
+
+    /// Output of the cell for every task and layer, `[sets * layers, length, width]`.
+    fn cell(&self, parameters: &Leaves) -> Tensor<3> {
+        let [sets, layers, _, length, _] = self.shape.rows();
+        let width = self.shape.config.width;
+        let seed = parameters.get::<3>(SEED).reshape([sets, 1, length, width]);
+        let code = parameters.get::<2>(LAYER_CODE).reshape([1, layers, 1, width]);
+        let mut nodes = vec![(seed + code).reshape([sets * layers, length, width])];
+        let places = self.places();
+        for to in 1..=self.shape.config.nodes {
+            let incoming = places.iter().enumerate().filter(|(_, place)| place.1 == to);
+            let terms = incoming.filter_map(|(edge, (from, _))| {
+                Some(self.edge(edge, cell::normalize(nodes.get(*from)?.clone()), parameters))
+            });
+            nodes.extend(terms.reduce(|sum, term| sum + term));
+        }
+        let count = (nodes.len() - 1) as f32;
+        let sum = nodes.drain(1..).reduce(|sum, node| sum + node);
+        // A cell has at least one node, as the configuration was checked for.
+        cell::normalize(sum.unwrap_or_else(|| nodes[0].clone()) / count.max(1.0))
+    }
+
+    fn rows(&self, parameters: &Leaves) -> PrefixRows {
+        let [sets, layers, kv_heads, length, head_dim] = self.shape.rows();
+        let width = self.shape.config.width;
+        let output = self.cell(parameters).reshape([sets, layers, length, width]).swap_dims(0, 1);
+        let output = output.reshape([layers, sets * length, width]);
+        let weight = parameters.get::<3>(HEAD_WEIGHT).swap_dims(1, 2);
+        let rows = output.matmul(weight) + parameters.get::<2>(HEAD_BIAS).unsqueeze_dim::<3>(1);
+        let rows: Tensor<6> = rows.reshape([layers, sets, length, 2, kv_heads, head_dim]);
+        let half = |index: usize| -> Tensor<5> {
+            rows.clone().slice(s![.., .., .., index..index + 1]).squeeze_dim::<5>(3).permute([1, 0, 3, 2, 4])
+        };
+        let (mut key, mut value) = (half(0), half(1));
+        if self.shape.config.init == PrefixInit::Warm {
+            key = key + parameters.get(WARM_KEY);
+            value = value + parameters.get(WARM_VALUE);
+        }
+        PrefixRows { key, value, log_gate: log_gate(&self.shape, parameters) }
+    }
+
+    /// The cell with the likeliest operation on each edge. The first of equals wins.
+    fn discretized(&self, set: &ParameterSet) -> Vec<Edge> {
+        let alpha = set.values(ALPHA);
+        let candidates = self.candidates();
+        let edge = |((from, to), logits): ((usize, usize), &[f32])| {
+            let total: f64 = logits.iter().map(|logit| f64::from(*logit).exp()).sum();
+            let mut best = 0;
+            for (index, logit) in logits.iter().enumerate() {
+                if *logit > logits[best] {
+                    best = index;
+                }
+            }
+            Edge { from, to, operation: candidates[best], weight: f64::from(logits[best]).exp() / total }
+        };
+        self.places().into_iter().zip(alpha.chunks(candidates.len())).map(edge).collect()
+    }
+
+    fn architecture(&self, set: &ParameterSet) -> Architecture {
+        Architecture {
+            schema_version: ARCHITECTURE_SCHEMA_VERSION,
+            width: self.shape.config.width,
+            length: self.shape.config.length,
+            nodes: self.shape.config.nodes,
+            edges: self.edges.clone().unwrap_or_else(|| self.discretized(set)),
+        }
+    }
+
+    /// `prompt/encoder.safetensors`, under the names of [`pemlc_artifact::prompt`].
+    fn files(&self, set: &ParameterSet, edges: &[Edge]) -> TensorMap {
+        let [sets, layers, kv_heads, length, head_dim] = self.shape.rows();
+        let width = self.shape.config.width;
+        let mut map = TensorMap::new();
+        let mut parts = |name: &str, count: usize, shape: &[usize], to: &dyn Fn(usize) -> String| {
+            let values = set.values(name);
+            let size: usize = shape.iter().product();
+            for (index, part) in values.chunks(size.max(1)).take(count).enumerate() {
+                map.insert(to(index), NamedTensor { shape: shape.to_vec(), values: Values::F32(part.to_vec()) });
+            }
+        };
+        parts(SEED, sets, &[length, width], &|set| format!("seed.{set}"));
+        parts(LAYER_CODE, 1, &[layers, width], &|_| "layer_code".to_owned());
+        let outputs = 2 * kv_heads * head_dim;
+        parts(HEAD_WEIGHT, layers, &[outputs, width], &|layer| format!("head.{layer}.weight"));
+        parts(HEAD_BIAS, layers, &[outputs], &|layer| format!("head.{layer}.bias"));
+        parts(LOG_GATE, 1, &[layers], &|_| "log_gate".to_owned());
+        for (index, edge) in edges.iter().enumerate() {
+            for (name, shape) in cell::weights(edge.operation, width) {
+                let from = format!("{}.{name}", prefix(index, edge.operation));
+                parts(&from, 1, &shape, &|_| format!("edges.{index}.{name}"));
+            }
+        }
+        if self.shape.config.init == PrefixInit::Warm {
+            for (name, kind) in [(WARM_KEY, "key"), (WARM_VALUE, "value")] {
+                parts(name, sets * layers, &[kv_heads, length, head_dim], &|index| {
+                    format!("warm_start.{}.layers.{}.{kind}", index / layers, index % layers)
+                });
+            }
+        }
+        map
+    }
+}
+
+impl Method for Encoder {
+    fn initialize(&self, start: &Start<'_>, set: &mut ParameterSet) -> Result<(), TrainError> {
+        let [sets, layers, kv_heads, length, head_dim] = self.shape.rows();
+        let width = self.shape.config.width;
+        let deviation = (width as f32).sqrt().recip();
+        let normal = |name: &str, count, deviation| Stream::new(start.seed, name, 0).normal(count, deviation);
+        let seeds = normal(SEED, sets * length * width, deviation);
+        set.insert(SEED, Group::Prefix, &[sets, length, width], seeds);
+        set.insert(LAYER_CODE, Group::Prefix, &[layers, width], normal(LAYER_CODE, layers * width, deviation));
+        let places = self.places();
+        for edge in 0..places.len() {
+            for operation in self.candidates() {
+                cell::initialize(*operation, width, &prefix(edge, *operation), start.seed, set);
+            }
+        }
+        let alpha = places.len() * self.candidates().len();
+        set.insert(
+            ALPHA,
+            Group::Architecture,
+            &[places.len(), self.candidates().len()],
+            normal(ALPHA, alpha, ALPHA_DEVIATION),
+        );
+        // Keys small, values zero. Rows that start warm start as they are, so both are zero there.
+        let half = kv_heads * head_dim * width;
+        let warm = self.shape.config.init == PrefixInit::Warm;
+        let mut heads = normal(HEAD_WEIGHT, layers * 2 * half, if warm { 0.0 } else { KEY_DEVIATION });
+        for layer in heads.chunks_mut(2 * half) {
+            layer[half..].fill(0.0);
+        }
+        set.insert(HEAD_WEIGHT, Group::Prefix, &[layers, 2 * kv_heads * head_dim, width], heads);
+        let outputs = 2 * kv_heads * head_dim;
+        set.insert(HEAD_BIAS, Group::Prefix, &[layers, outputs], vec![0.0; layers * outputs]);
+        insert_log_gate(&self.shape, set);
+        if warm {
+            let (key, value) = warm_start::rows(start, &self.shape)?;
+            set.insert(WARM_KEY, Group::Constant, &self.shape.rows(), key);
+            set.insert(WARM_VALUE, Group::Constant, &self.shape.rows(), value);
+        }
+        Ok(())
+    }
+
+    fn adaptation(&self, parameters: &Leaves, _moment: &Moment) -> Adaptation {
+        Adaptation { prefix: Some(self.rows(parameters)), ..Adaptation::default() }
+    }
+
+    fn advance(&mut self, done: u64, set: &mut ParameterSet) -> Option<String> {
+        if self.edges.is_some() || done < self.search_steps {
+            return None;
+        }
+        let edges = self.discretized(set);
+        let kept: Vec<String> =
+            edges.iter().enumerate().map(|(index, edge)| format!("{}.", prefix(index, edge.operation))).collect();
+        set.retain(|name| {
+            name != ALPHA && (!name.starts_with("encoder.edges.") || kept.iter().any(|kept| name.starts_with(kept)))
+        });
+        let words: Vec<String> = edges
+            .iter()
+            .map(|edge| format!("{}->{} {} ({:.2})", edge.from, edge.to, operation_name(edge.operation), edge.weight))
+            .collect();
+        self.edges = Some(edges);
+        Some(format!("the cell is {}", words.join(", ")))
+    }
+
+    fn phase(&self) -> &'static str {
+        if self.edges.is_some() { "tune" } else { "search" }
+    }
+
+    fn state(&self) -> serde_json::Value {
+        serde_json::json!({ "edges": self.edges })
+    }
+
+    fn restore(&mut self, mut state: serde_json::Value) -> Result<(), String> {
+        let edges: Option<Vec<Edge>> = serde_json::from_value(state["edges"].take())
+            .map_err(|error| format!("the encoder's architecture cannot be read: {error}"))?;
+        let places = self.places();
+        if let Some(edges) = &edges
+            && edges.iter().map(|edge| (edge.from, edge.to)).ne(places)
+        {
+            return Err("the encoder's architecture has other edges than the run".to_owned());
+        }
+        self.edges = edges;
+        Ok(())
+    }
+
+    fn export(&self, set: &ParameterSet, to: &Destination<'_>) -> Result<Record, TrainError> {
+        let architecture = self.architecture(set);
+        architecture.write(&to.paths.architecture())?;
+        tensors::write(&to.paths.encoder(), &self.files(set, &architecture.edges))?;
+        let rows = self.rows(&set.constants());
+        Ok(Record { lora: None, prefix: prefix_files::write(Some(rows), &self.shape, to)? })
+    }
+}
+
+/// Where the weights of an operation on an edge are.
+fn prefix(edge: usize, operation: Operation) -> String {
+    format!("encoder.edges.{edge}.{}", operation_name(operation))
+}
+
+fn operation_name(operation: Operation) -> String {
+    match operation {
+        Operation::Skip => "skip".to_owned(),
+        Operation::Linear => "linear".to_owned(),
+        Operation::MlpTanh { width } => format!("mlp_tanh_{width}"),
+        Operation::Attention { heads } => format!("attention_{heads}"),
+    }
+}
