@@ -20,8 +20,8 @@ mkdir "$bundle"
 cp "$target/release/pemlc" "$target/release/pemlc-bench" "$bundle/"
 strip "$bundle/pemlc" "$bundle/pemlc-bench"
 cp benches/cuda/run.sh benches/cuda/torch_step.py benches/cuda/tiny.toml benches/cuda/README.md "$bundle/"
-cp -r fixtures/tiny-model "$bundle/model"
-cp -r benches/cuda/tasks "$bundle/tasks"
+mkdir "$bundle/fixtures"
+cp -r fixtures/tiny-model fixtures/demo "$bundle/fixtures/"
 
 # The dictionary spans both programs, which share most of their code.
 tar --sort=name --owner=0 --group=0 -C "$stage" -c pemlc-cuda | xz --threads=1 --lzma2=preset=6,dict=192MiB >"$out"

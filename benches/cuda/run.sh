@@ -85,6 +85,8 @@ rm -f "$out/results.jsonl" "$out/steps.txt"
 environment >"$out/environment.txt" 2>&1
 
 bench=$here/pemlc-bench
+# tiny.toml lies beside the fixtures in the bundle, elsewhere in the repository.
+[ -d "$here/fixtures" ] && export PEMLC_FIXTURES=fixtures
 unfused=(env BURN_FUSION_MAX_EXPLORATIONS=0)
 shape=(--device "$device" --batch "$batch" --sequence "$sequence" --rank 8 --prefix 8 --steps "$steps")
 

@@ -183,13 +183,7 @@ pub struct LoraConfig {
 
 impl Default for LoraConfig {
     fn default() -> Self {
-        Self {
-            rank: 8,
-            alpha: 16.0,
-            dropout: 0.0,
-            targets: Projection::ALL.to_vec(),
-            sharing: LoraSharing::Shared,
-        }
+        Self { rank: 8, alpha: 16.0, dropout: 0.0, targets: Projection::ALL.to_vec(), sharing: LoraSharing::Shared }
     }
 }
 
@@ -364,12 +358,7 @@ impl RunConfig {
 
     fn check(&self, path: &Path) -> Result<(), ConfigError> {
         let fail = |key: &str, value: String, expected: &str| {
-            Err(ConfigError::Value {
-                path: path.to_owned(),
-                key: key.to_owned(),
-                value,
-                expected: expected.to_owned(),
-            })
+            Err(ConfigError::Value { path: path.to_owned(), key: key.to_owned(), value, expected: expected.to_owned() })
         };
         let (training, lora, prefix) = (&self.training, &self.lora, &self.prefix);
         if i64::try_from(self.seed).is_err() {
@@ -427,7 +416,9 @@ impl RunConfig {
         for (index, operation) in prefix.operations.iter().enumerate() {
             let key = format!("prefix.operations.{index}");
             match *operation {
-                Operation::MlpTanh { width: 0 } => return fail(&key, "an MLP of width 0".to_owned(), "width at least 1"),
+                Operation::MlpTanh { width: 0 } => {
+                    return fail(&key, "an MLP of width 0".to_owned(), "width at least 1");
+                }
                 Operation::Attention { heads } if heads == 0 || !prefix.width.is_multiple_of(heads) => {
                     let expected = format!("heads that divide prefix.width = {}", prefix.width);
                     return fail(&key, format!("attention with {heads} heads"), &expected);

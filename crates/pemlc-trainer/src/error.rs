@@ -53,7 +53,9 @@ pub enum TrainError {
     #[error(transparent)]
     Adapter(#[from] PeftError),
     /// The tokenizer knows tokens that the model does not.
-    #[error("{example}: token {token} is outside the model's vocabulary of {vocabulary}: tokenizer and model do not belong together")]
+    #[error(
+        "{example}: token {token} is outside the model's vocabulary of {vocabulary}: tokenizer and model do not belong together"
+    )]
     Vocabulary {
         /// Example.
         example: String,
@@ -63,15 +65,15 @@ pub enum TrainError {
         vocabulary: usize,
     },
     /// The run directory holds a run.
-    #[error(
-        "{0} already holds a run: continue it with --resume, choose another directory with --output, or remove it"
-    )]
+    #[error("{0} already holds a run: continue it with --resume, choose another directory with --output, or remove it")]
     Occupied(PathBuf),
     /// There is no checkpoint to go on from.
     #[error("{0} holds no checkpoint to resume from: run without --resume to start")]
     NothingToResume(PathBuf),
     /// The run is finished.
-    #[error("{0} holds a finished run: there is nothing to resume. To train anew choose another directory with --output")]
+    #[error(
+        "{0} holds a finished run: there is nothing to resume. To train anew choose another directory with --output"
+    )]
     AlreadyFinished(PathBuf),
     /// The run file has changed since the checkpoint was written.
     #[error(

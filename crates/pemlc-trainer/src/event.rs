@@ -34,6 +34,8 @@ pub enum Event {
         /// What it does, in words.
         detail: String,
     },
+    /// The search ended: the cell that it found, in words.
+    Architecture(String),
     /// An optimiser step is done.
     Step {
         /// Steps done, this one included.

@@ -3,6 +3,7 @@
 
 pub mod adaptation;
 pub mod backbone;
+pub mod bench;
 pub mod config;
 pub mod device;
 mod error;

@@ -42,7 +42,8 @@ impl AdamW {
             let Some(parameter) = set.parameters.get_mut(&name) else { continue };
             let Rule { learning_rate, betas: (beta1, beta2), weight_decay } = rule(parameter.group);
             let zeros = || gradient.zeros_like();
-            let old = self.moments.remove(&name).unwrap_or_else(|| Moments { first: zeros(), second: zeros(), steps: 0 });
+            let old =
+                self.moments.remove(&name).unwrap_or_else(|| Moments { first: zeros(), second: zeros(), steps: 0 });
             let steps = old.steps + 1;
             let first = old.first * beta1 as f32 + gradient.clone() * (1.0 - beta1) as f32;
             let second = old.second * beta2 as f32 + gradient.square() * (1.0 - beta2) as f32;
@@ -180,19 +181,16 @@ mod tests {
         assert_eq!(set.values("w"), copy.values("w"));
         let mut map = adam.to_map();
         map.remove("second.w");
-        assert_eq!(
-            AdamW::from_map(map, &set).unwrap_err(),
-            "`second.w` is missing or does not have 2 f32 values"
-        );
+        assert_eq!(AdamW::from_map(map, &set).unwrap_err(), "`second.w` is missing or does not have 2 f32 values");
     }
 
     #[test]
     fn clipping_is_global() {
         let device = Device::flex();
-        let gradients =
-            GradientMap::from([("a", [3.0, 0.0]), ("b", [0.0, 4.0])].map(|(name, values): (&str, [f32; 2])| {
-                (name.to_owned(), vector(values.to_vec(), &device))
-            }));
+        let gradients = GradientMap::from(
+            [("a", [3.0, 0.0]), ("b", [0.0, 4.0])]
+                .map(|(name, values): (&str, [f32; 2])| (name.to_owned(), vector(values.to_vec(), &device))),
+        );
         let norm = global_norm(&gradients);
         assert!((norm - 5.0).abs() < 1e-12);
         let clipped = clip(gradients, norm, 1.0);

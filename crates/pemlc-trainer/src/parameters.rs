@@ -11,6 +11,8 @@ pub enum Group {
     Lora,
     /// Prefix rows, and the weights of their encoder.
     Prefix,
+    /// Additive constants on attention logits.
+    LogGate,
     /// Logits of the encoder's mixed operations.
     Architecture,
     /// Never stepped: numbers that belong to a run and are not worth computing again.
@@ -86,9 +88,7 @@ impl ParameterSet {
 
     /// Copies to the host.
     pub fn to_map(&self) -> TensorMap {
-        let named = |parameter: &Parameter| {
-            NamedTensor::f32(parameter.shape.clone(), host(parameter.value.clone()))
-        };
+        let named = |parameter: &Parameter| NamedTensor::f32(parameter.shape.clone(), host(parameter.value.clone()));
         self.parameters.iter().map(|(name, parameter)| (name.clone(), named(parameter))).collect()
     }
 

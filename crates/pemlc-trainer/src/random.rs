@@ -10,9 +10,9 @@ pub(crate) struct Stream(ChaCha8Rng);
 impl Stream {
     pub(crate) fn new(seed: u64, name: &str, step: u64) -> Self {
         // FNV-1a: names are few and chosen here, so 64 bits keep them apart.
-        let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let hash = name
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
         let mut key = [0; 32];
         // The last word keeps these streams apart from those of the data mixer.
         for (bytes, word) in key.chunks_exact_mut(8).zip([seed, hash, step, 0x7472_6169_6e65_7221]) {

@@ -43,13 +43,13 @@ impl Progress {
         if self.terminal {
             let bar = self.bar.get_or_insert_with(|| {
                 let style = ProgressStyle::with_template("{bar:30} {pos}/{len}  {msg}  ETA {eta}");
-                ProgressBar::new(steps).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-            });
-            if bar.position() == 0 {
+                let bar = ProgressBar::new(steps).with_position(step);
+                // Steps of an earlier process say nothing about the time that is left.
                 bar.reset_eta();
-            }
-            bar.set_position(step);
+                bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+            });
             bar.set_message(message.to_owned());
+            bar.set_position(step);
             return;
         }
         let due = self.last_line.is_none_or(|last| last.elapsed() >= LINE_EVERY);
@@ -74,10 +74,9 @@ impl Observer for Progress {
             Event::Started { trainable_parameters, base_parameters, tasks, device, resumed_at, steps } => {
                 let share = trainable_parameters as f64 / base_parameters.max(1) as f64 * 100.0;
                 self.say(&format!(
-                    "{} trainable parameters ({share:.2} % of the base model's {}), {} tasks: {}; {steps} steps on {device}",
+                    "{} trainable parameters ({share:.2} % of the base model's {}), {steps} steps on {device}, tasks (by task_id): {}",
                     count(trainable_parameters),
                     count(base_parameters),
-                    tasks.len(),
                     tasks.join(", ")
                 ));
                 if let Some(step) = resumed_at {
@@ -99,6 +98,7 @@ impl Observer for Progress {
                 self.say(&format!("{which}: {task} {metric} {value}"));
             }
             Event::Checkpoint { path } => self.say(&format!("checkpoint {}", path.display())),
+            Event::Architecture(text) => self.say(&text),
             Event::Warning(text) => self.say(&format!("warning: {text}")),
             Event::Finished => self.finish(),
         }

@@ -7,6 +7,9 @@ use pemlc_data::{Limits, TaskSet, Tokenizer};
 use pemlc_trainer::config::RunConfig;
 use std::path::{Path, PathBuf};
 
+/// What stands above the reason why the base model cannot be read.
+pub(crate) const NO_MODEL: &str = "the base model (`model` in the run file) cannot be read";
+
 /// A run file and the folder that its paths are relative to.
 #[derive(Debug)]
 pub(crate) struct RunFile {
@@ -39,7 +42,7 @@ impl RunFile {
     /// The file's tasks, and the tokenizer that made their tokens.
     pub(crate) fn load_tasks(&self) -> anyhow::Result<(TaskSet, Tokenizer)> {
         let model = pemlc_data::expand_path(&self.config.model, &self.folder).context("model")?;
-        let checkpoint = Checkpoint::open(&model)?;
+        let checkpoint = Checkpoint::open(&model).context(NO_MODEL)?;
         let end_of_text = checkpoint.config().eos_token_ids.first().copied();
         let tokenizer = Tokenizer::from_json(&checkpoint.tokenizer_json()?)?.with_end_of_text(end_of_text);
         let limits = Limits { max_length: self.config.training.max_length, train_limit: None, validation_limit: None };

@@ -112,7 +112,12 @@ fn a_request_is_answered() {
     assert!(answer.contains("Paris") && answer.contains("Rome"), "{answer}");
     assert!(!ask(&["--task", "capital", "--text", "France"]).contains("probability"), "nothing to choose from");
     let unknown = common::run(["run", &artifact, "--task", "color", "--text", "The sky"]);
-    insta::assert_snapshot!(common::describe(&unknown, road().folder.path()), @r"");
+    insta::assert_snapshot!(common::describe(&unknown, road().folder.path()), @r"
+    exit code: 1
+    -- stdout
+    -- stderr
+    error: [FOLDER]/artifact has no task `color`; it has colour, capital
+    ");
 }
 
 #[test]
@@ -122,7 +127,7 @@ fn a_changed_weight_is_noticed_by_its_hash() {
     let output = common::run([Path::new("check"), &artifact]);
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(error.contains("model.onnx.data: SHA-256 is"), "{error}");
+    assert!(error.contains("model.onnx.data: SHA-256") && error.contains("export it again"), "{error}");
 }
 
 #[test]

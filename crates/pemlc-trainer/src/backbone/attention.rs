@@ -44,10 +44,5 @@ pub(super) fn backward(saved: Saved, gradient: Tensor<4>) -> Gradients {
     let total = weighted.clone().sum_dim(3);
     let logits = weighted - f32_of(probabilities) * total;
     let narrow = cast(logits.clone(), dtype);
-    Gradients {
-        query: narrow.clone().matmul(key),
-        key: narrow.transpose().matmul(query),
-        value: into_value,
-        logits,
-    }
+    Gradients { query: narrow.clone().matmul(key), key: narrow.transpose().matmul(query), value: into_value, logits }
 }

@@ -1,9 +1,9 @@
 //! The whole model, forward and backward.
 
+use super::Backbone;
 use super::head::{Query, TokenScore};
 use super::input::{Geometry, Input};
 use super::layer::{Place, Saved};
-use super::Backbone;
 use super::self_attention::KeysValues;
 use crate::adaptation::{Adaptation, AdaptationGradient};
 use crate::parameters::host;

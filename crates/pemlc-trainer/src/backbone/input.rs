@@ -1,7 +1,7 @@
 //! A rectangle of tokens, and what every layer needs to know of it.
 
-use crate::backbone::rotary::Rotation;
 use crate::backbone::Backbone;
+use crate::backbone::rotary::Rotation;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 
 /// Attention logit of what must not be seen. Finite: a padding token in front may see nothing at all, and its row is of no interest.
@@ -60,7 +60,8 @@ impl Geometry {
                 mask.extend_from_within(start..start + length * length);
             }
         }
-        let ints = |values: &[i64]| Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), (device, DType::I64));
+        let ints =
+            |values: &[i64]| Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), (device, DType::I64));
         Self {
             rows,
             length,

@@ -2,9 +2,9 @@
 
 use super::input::Geometry;
 use super::linear::{self, Linear};
+use super::mlp;
 use super::prefix::PrefixGradient;
 use super::self_attention::{self, KeysValues};
-use super::mlp;
 use crate::adaptation::{Adaptation, LowRank};
 use burn::tensor::Tensor;
 use pemlc_artifact::{ModelConfig, Projection};

@@ -21,7 +21,6 @@ mod tests;
 
 pub use head::{Query, TokenScore};
 pub use input::Input;
-pub(crate) use self_attention::KeysValues;
 
 use crate::adaptation::cast;
 use burn::tensor::{DType, Device, Tensor};

@@ -64,10 +64,9 @@ fn logits_and_prefix_gradient_of_a_llama_are_those_of_transformers() {
         tie_word_embeddings: false,
         ..config(Family::Llama)
     };
-    let backbone = Backbone::build(&config, &device(), BaseDtype::F32, |name, _| {
-        Ok::<_, ()>(golden.f32(&["params", name]))
-    })
-    .unwrap();
+    let backbone =
+        Backbone::build(&config, &device(), BaseDtype::F32, |name, _| Ok::<_, ()>(golden.f32(&["params", name])))
+            .unwrap();
     let (ids, mask) = (golden.i64(&["inputs", "input_ids"]), golden.i64(&["inputs", "attention_mask"]));
     let labels = golden.i64(&["inputs", "labels"]);
     let input = Input { rows: 2, length: 4, input_ids: &ids, attention_mask: &mask, task_ids: &[0, 1] };
@@ -137,8 +136,7 @@ fn a_low_rank_delta_is_that_of_peft() {
         dropout: None,
     };
     let backbone = Backbone::random(&config(Family::Llama), 1, &device(), BaseDtype::F32);
-    let input =
-        Input { rows: 4, length: 3, input_ids: &[0; 12], attention_mask: &[1; 12], task_ids: &[2, 0, 1, 2] };
+    let input = Input { rows: 4, length: 3, input_ids: &[0; 12], attention_mask: &[1; 12], task_ids: &[2, 0, 1, 2] };
     let geometry = input::Geometry::new(&backbone, &input);
     let x = tensor(f32("inputs", "x"), [12, 8]);
     // The same factors as the private ones of three tasks must give the same, and gradients that add up to the shared one's.
@@ -200,8 +198,8 @@ impl Case {
             for projection in Projection::ALL {
                 let (inputs, outputs) = projection.features(self.backbone.config());
                 let name = format!("{layer}.{}", projection.name());
-                let dropout = (self.dropout > 0.0)
-                    .then(|| Dropout { rate: self.dropout, seed: 1, step: 2, name: name.clone() });
+                let dropout =
+                    (self.dropout > 0.0).then(|| Dropout { rate: self.dropout, seed: 1, step: 2, name: name.clone() });
                 let delta = LowRank {
                     a: tensor(values[&format!("{name}.a")].clone(), [sets, 2, inputs]),
                     b: tensor(values[&format!("{name}.b")].clone(), [sets, outputs, 2]),
@@ -273,13 +271,7 @@ fn the_answer_does_not_depend_on_padding_or_on_other_rows() {
     let case = Case::new(Family::Llama, 2, 0.0);
     let together = case.backbone.score(&case.input(), &case.queries, &case.adaptation(&case.values));
     // The third row alone, without its padding.
-    let alone = Input {
-        rows: 1,
-        length: 4,
-        input_ids: &case.ids[11..],
-        attention_mask: &[1; 4],
-        task_ids: &[1],
-    };
+    let alone = Input { rows: 1, length: 4, input_ids: &case.ids[11..], attention_mask: &[1; 4], task_ids: &[1] };
     let queries = [Query { position: 1, token: 2 }, Query { position: 3, token: 9 }];
     let alone = case.backbone.score(&alone, &queries, &case.adaptation(&case.values));
     for (together, alone) in together[4..].iter().zip(&alone) {

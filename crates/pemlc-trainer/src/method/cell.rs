@@ -15,12 +15,9 @@ pub(super) fn weights(operation: Operation, width: usize) -> Vec<(&'static str, 
     match operation {
         Operation::Skip => vec![],
         Operation::Linear => vec![("bias", vec![width]), ("weight", vec![width, width])],
-        Operation::MlpTanh { width: inner } => vec![
-            ("w1", vec![inner, width]),
-            ("b1", vec![inner]),
-            ("b2", vec![width]),
-            ("w2", vec![width, inner]),
-        ],
+        Operation::MlpTanh { width: inner } => {
+            vec![("w1", vec![inner, width]), ("b1", vec![inner]), ("b2", vec![width]), ("w2", vec![width, inner])]
+        }
         Operation::Attention { .. } => {
             let mut names = Vec::new();
             for (weight, bias) in
@@ -79,9 +76,8 @@ pub(super) fn apply(operation: Operation, x: Tensor<3>, parameters: &Leaves, pre
 /// `sum of softmax(logits)_o outputs_o`.
 pub(super) fn mixture(logits: Tensor<1>, outputs: Vec<Tensor<3>>) -> Tensor<3> {
     let weights = softmax(logits, 0).reshape([outputs.len(), 1, 1]);
-    let terms = outputs.into_iter().enumerate().map(|(index, output)| {
-        output * weights.clone().slice(s![index..index + 1])
-    });
+    let terms =
+        outputs.into_iter().enumerate().map(|(index, output)| output * weights.clone().slice(s![index..index + 1]));
     terms.reduce(|sum, term| sum + term).unwrap_or(weights)
 }
 

@@ -160,18 +160,18 @@ impl Encoder {
 }
 
 impl Method for Encoder {
-    fn initialize(&self, start: &Start<'_>, set: &mut ParameterSet) -> Result<(), TrainError> {
+    fn initialize_cold(&self, run_seed: u64, set: &mut ParameterSet) {
         let [sets, layers, kv_heads, length, head_dim] = self.shape.rows();
         let width = self.shape.config.width;
         let deviation = (width as f32).sqrt().recip();
-        let normal = |name: &str, count, deviation| Stream::new(start.seed, name, 0).normal(count, deviation);
+        let normal = |name: &str, count, deviation| Stream::new(run_seed, name, 0).normal(count, deviation);
         let seeds = normal(SEED, sets * length * width, deviation);
         set.insert(SEED, Group::Prefix, &[sets, length, width], seeds);
         set.insert(LAYER_CODE, Group::Prefix, &[layers, width], normal(LAYER_CODE, layers * width, deviation));
         let places = self.places();
         for edge in 0..places.len() {
             for operation in self.candidates() {
-                cell::initialize(*operation, width, &prefix(edge, *operation), start.seed, set);
+                cell::initialize(*operation, width, &prefix(edge, *operation), run_seed, set);
             }
         }
         let alpha = places.len() * self.candidates().len();
@@ -192,7 +192,10 @@ impl Method for Encoder {
         let outputs = 2 * kv_heads * head_dim;
         set.insert(HEAD_BIAS, Group::Prefix, &[layers, outputs], vec![0.0; layers * outputs]);
         insert_log_gate(&self.shape, set);
-        if warm {
+    }
+
+    fn warm(&self, start: &Start<'_>, set: &mut ParameterSet) -> Result<(), TrainError> {
+        if self.shape.config.init == PrefixInit::Warm {
             let (key, value) = warm_start::rows(start, &self.shape)?;
             set.insert(WARM_KEY, Group::Constant, &self.shape.rows(), key);
             set.insert(WARM_VALUE, Group::Constant, &self.shape.rows(), value);

@@ -1,6 +1,6 @@
 //! LoRA: `y += (alpha / rank) drop(x) A^T B^T`, one delta for all tasks, one for each, or both.
 
-use super::{Destination, Method, Moment, Record, Start};
+use super::{Destination, Method, Moment, Record};
 use crate::adaptation::{Adaptation, Dropout, LowRank};
 use crate::config::LoraConfig;
 use crate::error::TrainError;
@@ -57,18 +57,17 @@ impl Lora {
 
 impl Method for Lora {
     /// A is uniform in ±1/sqrt(in), B is zero: the first step is the base model's.
-    fn initialize(&self, start: &Start<'_>, set: &mut ParameterSet) -> Result<(), TrainError> {
+    fn initialize_cold(&self, seed: u64, set: &mut ParameterSet) {
         let rank = self.config.rank;
         for (kind, sets) in self.kinds() {
             for (layer, projection) in self.places() {
                 let (inputs, outputs) = projection.features(&self.model);
                 let [a, b] = names(kind, layer, projection);
-                let values = Stream::new(start.seed, &a, 0).uniform(sets * rank * inputs, (inputs as f32).sqrt().recip());
+                let values = Stream::new(seed, &a, 0).uniform(sets * rank * inputs, (inputs as f32).sqrt().recip());
                 set.insert(a, Group::Lora, &[sets, rank, inputs], values);
                 set.insert(b, Group::Lora, &[sets, outputs, rank], vec![0.0; sets * outputs * rank]);
             }
         }
-        Ok(())
     }
 
     fn adaptation(&self, parameters: &Leaves, moment: &Moment) -> Adaptation {

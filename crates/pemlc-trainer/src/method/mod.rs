@@ -19,8 +19,14 @@ use pemlc_data::{TaskSet, Tokenizer};
 
 /// An adaptation method.
 pub trait Method {
-    /// Adds the method's parameters with their first values.
-    fn initialize(&self, start: &Start<'_>, set: &mut ParameterSet) -> Result<(), TrainError>;
+    /// Adds the method's parameters with first values that need no model.
+    fn initialize_cold(&self, seed: u64, set: &mut ParameterSet);
+
+    /// Gives parameters that start from the frozen model or from texts their first values, after
+    /// [`initialize_cold`](Self::initialize_cold).
+    fn warm(&self, _start: &Start<'_>, _set: &mut ParameterSet) -> Result<(), TrainError> {
+        Ok(())
+    }
 
     /// What the method adds to the model at `moment`.
     fn adaptation(&self, parameters: &Leaves, moment: &Moment) -> Adaptation;
@@ -50,7 +56,7 @@ pub trait Method {
     fn export(&self, set: &ParameterSet, to: &Destination<'_>) -> Result<Record, TrainError>;
 }
 
-/// What first values may depend on.
+/// What a warm start may depend on.
 pub struct Start<'a> {
     /// The frozen model.
     pub backbone: &'a Backbone,
@@ -125,8 +131,14 @@ impl Methods {
         Self(methods)
     }
 
+    /// First values of methods that start cold, and so need no model.
+    pub(crate) fn initialize_cold(&self, seed: u64, set: &mut ParameterSet) {
+        self.0.iter().for_each(|method| method.initialize_cold(seed, set));
+    }
+
     pub(crate) fn initialize(&self, start: &Start<'_>, set: &mut ParameterSet) -> Result<(), TrainError> {
-        self.0.iter().try_for_each(|method| method.initialize(start, set))
+        self.initialize_cold(start.seed, set);
+        self.0.iter().try_for_each(|method| method.warm(start, set))
     }
 
     pub(crate) fn adaptation(&self, parameters: &Leaves, moment: &Moment) -> Adaptation {

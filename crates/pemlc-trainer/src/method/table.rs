@@ -23,18 +23,20 @@ impl Table {
 }
 
 impl Method for Table {
-    fn initialize(&self, start: &Start<'_>, set: &mut ParameterSet) -> Result<(), TrainError> {
+    fn initialize_cold(&self, seed: u64, set: &mut ParameterSet) {
         let shape = self.0.rows();
         let count = shape.iter().product();
-        let (key, value) = match self.0.config.init {
-            PrefixInit::Cold => {
-                (Stream::new(start.seed, KEY, 0).normal(count, KEY_DEVIATION), vec![0.0; count])
-            }
-            PrefixInit::Warm => warm_start::rows(start, &self.0)?,
-        };
-        set.insert(KEY, Group::Prefix, &shape, key);
-        set.insert(VALUE, Group::Prefix, &shape, value);
+        set.insert(KEY, Group::Prefix, &shape, Stream::new(seed, KEY, 0).normal(count, KEY_DEVIATION));
+        set.insert(VALUE, Group::Prefix, &shape, vec![0.0; count]);
         insert_log_gate(&self.0, set);
+    }
+
+    fn warm(&self, start: &Start<'_>, set: &mut ParameterSet) -> Result<(), TrainError> {
+        if self.0.config.init == PrefixInit::Warm {
+            let (key, value) = warm_start::rows(start, &self.0)?;
+            set.insert(KEY, Group::Prefix, &self.0.rows(), key);
+            set.insert(VALUE, Group::Prefix, &self.0.rows(), value);
+        }
         Ok(())
     }
 
@@ -56,7 +58,7 @@ impl Method for Table {
 /// One log-gate a layer; without gates, zeros that are never stepped.
 pub(super) fn insert_log_gate(shape: &PrefixShape, set: &mut ParameterSet) {
     let layers = shape.model.num_hidden_layers;
-    let group = if shape.config.log_gate { Group::Prefix } else { Group::Constant };
+    let group = if shape.config.log_gate { Group::LogGate } else { Group::Constant };
     set.insert(LOG_GATE, group, &[layers], vec![shape.log_gate as f32; layers]);
 }
 

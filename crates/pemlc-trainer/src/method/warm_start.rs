@@ -42,9 +42,7 @@ pub(super) fn rows(start: &Start<'_>, shape: &PrefixShape) -> Result<(Vec<f32>, 
 fn tokens(start: &Start<'_>, shape: &PrefixShape, set: usize) -> Result<Vec<u32>, TrainError> {
     let (text, source) = match (&shape.config.text, start.tasks.tasks.get(set)) {
         (Some(text), _) => (text.clone(), "prefix.text".to_owned()),
-        (None, Some(task)) => {
-            (literal(&task.config.template), format!("the template of task `{}`", task.name))
-        }
+        (None, Some(task)) => (literal(&task.config.template), format!("the template of task `{}`", task.name)),
         (None, None) => (String::new(), "the run file".to_owned()),
     };
     let tokens = if text.trim().is_empty() { Vec::new() } else { start.tokenizer.encode(text.trim())? };

@@ -15,10 +15,10 @@ pub(crate) fn run(arguments: &ExportArguments) -> anyhow::Result<Outcome> {
         })?;
     let size = manifest.files.iter().map(|file| file.bytes).sum();
     println!(
-        "{}: {} tasks on {}, {}, written in {}",
+        "{}: {} for {} (task_id order), {}, written in {}",
         arguments.out.display(),
-        manifest.tasks.len(),
         manifest.base_model,
+        manifest.tasks.iter().map(|task| task.name.as_str()).collect::<Vec<_>>().join(", "),
         bytes(size),
         seconds(started.elapsed().as_secs_f64())
     );

@@ -3,12 +3,12 @@
 use crate::arguments::TrainArguments;
 use crate::progress::Progress;
 use crate::report::Material;
-use crate::run_file::RunFile;
+use crate::run_file::{self, RunFile};
 use crate::table::{Table, bytes, score, seconds};
 use crate::{Outcome, interrupt};
 use anyhow::Context;
 use pemlc_trainer::device::DeviceChoice;
-use pemlc_trainer::{TrainOutcome, TrainRequest};
+use pemlc_trainer::{TrainError, TrainOutcome, TrainRequest};
 use std::path::Path;
 
 pub(crate) fn run(arguments: &TrainArguments) -> anyhow::Result<Outcome> {
@@ -30,8 +30,13 @@ pub(crate) fn run(arguments: &TrainArguments) -> anyhow::Result<Outcome> {
         resume: arguments.resume,
         stop,
     };
-    let outcome = pemlc_trainer::train(request, &mut progress)?;
+    let outcome = pemlc_trainer::train(request, &mut progress);
     progress.finish();
+    let outcome = outcome.map_err(|error| {
+        let of_model = matches!(error, TrainError::Model(_));
+        let error = anyhow::Error::new(error);
+        if of_model { error.context(run_file::NO_MODEL) } else { error }
+    })?;
     match outcome {
         TrainOutcome::Finished(_) => {
             let report = super::report::write(&output, None, None)?;

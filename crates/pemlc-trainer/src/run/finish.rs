@@ -1,0 +1,139 @@
+//! After the last step: scores, probes, adapters, and `run.json` last of all.
+
+use super::metrics::{Metrics, ScoreLine};
+use super::prepare::Prepared;
+use super::request::TrainOutcome;
+use super::{evaluate, memory, probes};
+use crate::adaptation::Adaptation;
+use crate::error::TrainError;
+use crate::event::{Event, Observer};
+use crate::method::{Destination, Methods, Moment};
+use crate::parameters::ParameterSet;
+use pemlc_artifact::atomic;
+use pemlc_artifact::hash::hash_directory;
+use pemlc_artifact::run::{BaseModel, Costs, RUN_SCHEMA_VERSION, RunManifest, TaskRecord};
+use pemlc_data::{Prediction, evaluate_metric};
+use serde::Serialize;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+/// One line of `predictions.jsonl`.
+#[derive(Serialize)]
+struct Line<'a> {
+    task: &'a str,
+    #[serde(flatten)]
+    prediction: &'a Prediction,
+}
+
+/// Evaluates and writes everything. `None` when `stop` was set meanwhile.
+pub(crate) fn finish(
+    run: &Prepared,
+    methods: &Methods,
+    set: &ParameterSet,
+    mut costs: Costs,
+    metrics: &mut Metrics,
+    stop: &AtomicBool,
+    observer: &mut dyn Observer,
+) -> Result<Option<TrainOutcome>, TrainError> {
+    let start = Instant::now();
+    let detail = format!("scoring up to {} validation examples a task", run.config.evaluation.limit);
+    observer.event(Event::Phase { name: "evaluation", detail });
+    let adaptation = methods.adaptation(&set.constants(), &Moment::Evaluation);
+    let mut records = Vec::new();
+    let mut predictions = String::new();
+    for (index, task) in run.tasks.tasks.iter().enumerate() {
+        let mut score = |adaptation: &Adaptation, base: bool| -> Result<Option<(Vec<Prediction>, f64)>, TrainError> {
+            let evaluation = &run.config.evaluation;
+            let scored =
+                evaluate::score(&run.backbone, adaptation, index, task, evaluation.limit, evaluation.batch_size, stop);
+            let Some(scored) = scored else { return Ok(None) };
+            let score = evaluate_metric(task, &scored);
+            metrics.line(&ScoreLine { task: &task.name, metric: task.metric.name(), base, score })?;
+            let metric = task.metric.name().to_owned();
+            observer.event(Event::Evaluated { task: task.name.clone(), metric, score, base });
+            Ok(Some((scored, score.value)))
+        };
+        let base_score = match run.config.evaluation.base {
+            false => None,
+            true => match score(&Adaptation::default(), true)? {
+                Some((_, value)) => Some(value),
+                None => return Ok(None),
+            },
+        };
+        let Some((scored, value)) = score(&adaptation, false)? else { return Ok(None) };
+        for prediction in &scored {
+            let line = serde_json::to_string(&Line { task: &task.name, prediction })
+                .map_err(|error| TrainError::io(&run.paths.predictions())(error.into()))?;
+            predictions.push_str(&line);
+            predictions.push('\n');
+        }
+        records.push(TaskRecord {
+            name: task.name.clone(),
+            metric: task.metric.name().to_owned(),
+            train_examples: task.train.len(),
+            validation_examples: scored.len(),
+            base_score,
+            score: Some(value),
+            template: task.config.template.clone(),
+            verbalizers: task.config.verbalizers.clone(),
+        });
+    }
+    write(&run.paths.predictions(), &predictions)?;
+    probes::make(&run.backbone, &adaptation, &run.tasks).write(&run.paths.probes())?;
+    let base = base_model(run)?;
+    let names: Vec<String> = records.iter().map(|record| record.name.clone()).collect();
+    let to = Destination { paths: &run.paths, model: run.checkpoint.config(), base_model: &base.name, tasks: &names };
+    let record = methods.export(set, &to)?;
+    write_tokenizer(run)?;
+    metrics.sync()?;
+    costs.evaluation_seconds += start.elapsed().as_secs_f64();
+    costs.trainable_parameters = set.count();
+    costs.peak_memory_bytes = costs.peak_memory_bytes.max(memory::peak());
+    let skip = |path: &str| matches!(path, "run.json" | "report.html" | "checkpoints") || path.starts_with(".pemlc-");
+    let files = hash_directory(run.paths.root(), &skip).map_err(TrainError::io(run.paths.root()))?;
+    let manifest = RunManifest {
+        schema_version: RUN_SCHEMA_VERSION,
+        pemlc_version: env!("CARGO_PKG_VERSION").to_owned(),
+        base,
+        method: run.config.method.name().to_owned(),
+        tasks: records,
+        lora: record.lora,
+        prefix: record.prefix,
+        seed: run.config.seed,
+        device: run.device_name.clone(),
+        base_dtype: run.config.training.base_dtype.name().to_owned(),
+        costs,
+        files,
+    };
+    manifest.write(run.paths.root())?;
+    observer.event(Event::Finished);
+    Ok(Some(TrainOutcome::Finished(Box::new(manifest))))
+}
+
+fn base_model(run: &Prepared) -> Result<BaseModel, TrainError> {
+    let path = Path::new(&run.config.model);
+    // A folder's name may have dots in it; a file's ending says nothing of the model.
+    let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
+    Ok(BaseModel {
+        path: run.config.model.clone(),
+        name: name.map_or_else(|| run.config.model.clone(), |name| name.to_string_lossy().into_owned()),
+        licence: run.checkpoint.licence()?,
+        config: run.checkpoint.config().clone(),
+        files: run.base_files.clone(),
+    })
+}
+
+fn write_tokenizer(run: &Prepared) -> Result<(), TrainError> {
+    let folder = run.paths.tokenizer();
+    write(&folder.join("tokenizer.json"), run.tokenizer.json())?;
+    write(&folder.join("config.json"), &run.checkpoint.config_json()?)?;
+    for (name, contents) in run.checkpoint.companion_files()? {
+        write(&folder.join(name), &contents)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), TrainError> {
+    atomic::write(path, text.as_bytes()).map_err(TrainError::io(path))
+}

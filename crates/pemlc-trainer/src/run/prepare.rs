@@ -1,0 +1,88 @@
+//! Everything that is read and checked before the first step.
+
+use super::request::TrainRequest;
+use crate::backbone::Backbone;
+use crate::config::RunConfig;
+use crate::error::TrainError;
+use crate::event::{Event, Observer};
+use pemlc_artifact::Checkpoint;
+use pemlc_artifact::hash::FileHash;
+use pemlc_artifact::run::RunPaths;
+use pemlc_data::{Limits, TaskSet, Tokenizer, expand_path, load_tasks};
+use std::path::{Path, PathBuf};
+
+/// A run, ready to start.
+pub(crate) struct Prepared {
+    /// With absolute paths.
+    pub(crate) config: RunConfig,
+    pub(crate) paths: RunPaths,
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) base_files: Vec<FileHash>,
+    pub(crate) tasks: TaskSet,
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) backbone: Backbone,
+    /// For instance `cpu`.
+    pub(crate) device_name: String,
+}
+
+impl Prepared {
+    /// Opens device, model and data, in order of what is quick to fail.
+    pub(crate) fn new(request: &TrainRequest, observer: &mut dyn Observer) -> Result<Self, TrainError> {
+        let (device, device_name) = request.device.open()?;
+        let paths = RunPaths::new(&request.output);
+        refuse(request, &paths)?;
+        let config = absolute(&request.config, &request.config_dir)?;
+        let checkpoint = Checkpoint::open(Path::new(&config.model))?;
+        let model = checkpoint.config();
+        let tokenizer =
+            Tokenizer::from_json(&checkpoint.tokenizer_json()?)?.with_end_of_text(model.eos_token_ids.first().copied());
+        let limits = Limits { max_length: config.training.max_length, train_limit: None, validation_limit: None };
+        let tasks = load_tasks(&config.tasks, &request.config_dir, &tokenizer, &limits)?;
+        check_vocabulary(&tasks, model.vocab_size)?;
+        for warning in &tasks.warnings {
+            observer.event(Event::Warning(warning.clone()));
+        }
+        let base_files = checkpoint.file_hashes()?;
+        let backbone = Backbone::load(&checkpoint, &device, config.training.base_dtype)?;
+        Ok(Self { config, paths, checkpoint, base_files, tasks, tokenizer, backbone, device_name })
+    }
+}
+
+/// Refuses to start over a run, and to resume what is finished or was never begun.
+fn refuse(request: &TrainRequest, paths: &RunPaths) -> Result<(), TrainError> {
+    let checkpoints = super::checkpoint::list(&paths.checkpoints())?;
+    match (request.resume, paths.manifest().exists(), checkpoints.is_empty()) {
+        (true, true, _) => Err(TrainError::AlreadyFinished(request.output.clone())),
+        (true, false, true) => Err(TrainError::NothingToResume(request.output.clone())),
+        (false, true, _) | (false, _, false) => Err(TrainError::Occupied(request.output.clone())),
+        (true, false, false) | (false, false, true) => Ok(()),
+    }
+}
+
+/// The run file with every path absolute, so that it can be read again from anywhere.
+fn absolute(config: &RunConfig, folder: &Path) -> Result<RunConfig, TrainError> {
+    let expand = |key: &'static str, text: &str| -> Result<String, TrainError> {
+        let path: PathBuf = expand_path(text, folder).map_err(|source| TrainError::Path { key, source })?;
+        Ok(std::path::absolute(&path).map_err(TrainError::io(&path))?.display().to_string())
+    };
+    let mut config = config.clone();
+    config.model = expand("model", &config.model)?;
+    for task in &mut config.tasks {
+        task.train = expand("train", &task.train)?;
+        task.validation = expand("validation", &task.validation)?;
+    }
+    config.output = None;
+    Ok(config)
+}
+
+/// A tokenizer of another model can give tokens beyond the embedding table.
+fn check_vocabulary(tasks: &TaskSet, vocabulary: usize) -> Result<(), TrainError> {
+    let examples = tasks.tasks.iter().flat_map(|task| task.train.iter().chain(&task.validation));
+    for example in examples {
+        let tokens = example.prompt.iter().chain(example.answers.iter().flatten());
+        if let Some(token) = tokens.copied().find(|token| *token as usize >= vocabulary) {
+            return Err(TrainError::Vocabulary { example: example.id.clone(), token, vocabulary });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,220 @@
+//! Whole runs of the tiny model: what they leave, and that a stopped one ends as an undisturbed one.
+
+use pemlc_artifact::probes::Probes;
+use pemlc_artifact::prompt::{Architecture, Prefix};
+use pemlc_artifact::run::{RunManifest, RunPaths};
+use pemlc_trainer::config::RunConfig;
+use pemlc_trainer::device::DeviceChoice;
+use pemlc_trainer::{Event, Observer, TrainError, TrainOutcome, TrainRequest, train};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+fn config(extra: &str) -> RunConfig {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures");
+    let task = |name: &str| {
+        let folder = fixtures.join("demo").join(name);
+        format!(
+            "[[tasks]]\nname = \"{name}\"\ntrain = {:?}\nvalidation = {:?}\nvalidation_limit = 12\ntemplate = \"Text: {{text}}\\nAnswer:\"\n",
+            folder.join("train.jsonl").display().to_string(),
+            folder.join("validation.jsonl").display().to_string(),
+        )
+    };
+    let text = format!(
+        "model = {:?}\n{extra}\n{}verbalizers = [\" negative\", \" positive\"]\n{}verbalizers = [\" past\", \" present\", \" future\"]\n",
+        fixtures.join("tiny-model").display().to_string(),
+        task("sentiment"),
+        task("tense"),
+    );
+    RunConfig::from_toml(&text, Path::new("run.toml")).expect("a valid run file")
+}
+
+/// A small PEML run: 8 steps, 4 of them search.
+const PEML: &str = r#"
+[training]
+steps = 8
+batch_size = 4
+checkpoint_every = 3
+gradient_accumulation = 2
+[lora]
+rank = 2
+dropout = 0.1
+sharing = "both"
+[prefix]
+length = 4
+width = 16
+search_steps = 4
+[evaluation]
+limit = 8
+"#;
+
+fn request(config: RunConfig, output: &Path, resume: bool) -> TrainRequest {
+    TrainRequest {
+        config,
+        config_dir: PathBuf::from("."),
+        output: output.to_owned(),
+        device: DeviceChoice::Cpu,
+        resume,
+        stop: Arc::new(AtomicBool::new(false)),
+    }
+}
+
+/// Sets the stop flag after some step.
+struct StopAfter(u64, Arc<AtomicBool>);
+
+impl Observer for StopAfter {
+    fn event(&mut self, event: Event) {
+        if matches!(event, Event::Step { step, .. } if step == self.0) {
+            self.1.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Bytes of every file below `folder` by relative path.
+fn contents(folder: &Path, below: &str, files: &mut BTreeMap<String, Vec<u8>>) {
+    for entry in std::fs::read_dir(folder.join(below)).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let name = format!("{below}/{}", entry.file_name().to_string_lossy());
+        if entry.path().is_dir() {
+            contents(folder, &name, files);
+        } else {
+            files.insert(name, std::fs::read(entry.path()).expect("a file"));
+        }
+    }
+}
+
+fn trained(output: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    contents(output, "adapters", &mut files);
+    contents(output, "prompt", &mut files);
+    for name in ["probes.safetensors", "predictions.jsonl"] {
+        files.insert(name.to_owned(), std::fs::read(output.join(name)).expect("a file"));
+    }
+    files
+}
+
+fn run_to_the_end(config: RunConfig, output: &Path) -> RunManifest {
+    match train(request(config, output, false), &mut ()).expect("training succeeds") {
+        TrainOutcome::Finished(manifest) => *manifest,
+        TrainOutcome::Interrupted { .. } => panic!("nobody stopped it"),
+    }
+}
+
+#[test]
+fn a_stopped_run_ends_bitwise_as_an_undisturbed_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let whole = folder.path().join("whole");
+    run_to_the_end(config(PEML), &whole);
+    // In the search, where it ends, and after it.
+    for stop in [1, 4, 6] {
+        let output = folder.path().join(format!("stopped-{stop}"));
+        let first = request(config(PEML), &output, false);
+        let outcome = train(first.clone(), &mut StopAfter(stop, first.stop.clone())).expect("stopping is no error");
+        let expected = Some(output.join(format!("checkpoints/step-{stop:06}")));
+        assert_eq!(outcome, TrainOutcome::Interrupted { checkpoint: expected });
+        assert!(!RunPaths::new(&output).manifest().exists(), "an interrupted run looks finished");
+        let outcome = train(request(config(PEML), &output, true), &mut ()).expect("resuming succeeds");
+        assert!(matches!(outcome, TrainOutcome::Finished(_)));
+        let (expected, found) = (trained(&whole), trained(&output));
+        assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+        for (name, bytes) in &expected {
+            assert!(found[name] == *bytes, "{name} differs after a stop at step {stop}");
+        }
+        let steps = |output: &Path| -> Vec<(u64, f64)> {
+            let text = std::fs::read_to_string(output.join("metrics.jsonl")).expect("metrics");
+            let values = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+            values.filter_map(|value| Some((value["step"].as_u64()?, value["loss"].as_f64()?))).collect()
+        };
+        assert_eq!(steps(&output), steps(&whole), "metrics after a stop at step {stop}");
+    }
+}
+
+#[test]
+fn a_run_leaves_what_export_reads() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let manifest = run_to_the_end(config(PEML), folder.path());
+    assert_eq!(RunManifest::read(folder.path()).expect("run.json"), manifest);
+    let names: Vec<&str> = manifest.files.iter().map(|file| file.path.as_str()).collect();
+    insta::assert_snapshot!("files_of_a_run", names.join("\n"));
+    let paths = RunPaths::new(folder.path());
+    let architecture = Architecture::read(&paths.architecture()).expect("architecture.json");
+    assert_eq!(architecture.edges.len(), 3);
+    let prefix = Prefix::read(&paths.prefix()).expect("prefix.safetensors");
+    assert_eq!((prefix.tasks.len(), prefix.length, prefix.kv_heads), (2, 4, 2));
+    let probes = Probes::read(&paths.probes()).expect("probes");
+    assert_eq!((probes.count, probes.scored), (6, 4));
+    assert!(probes.logits.iter().zip(&probes.base_logits).any(|(a, b)| (a - b).abs() > 1e-3), "nothing was trained");
+    let again = RunConfig::from_toml(&std::fs::read_to_string(paths.config()).expect("config.toml"), &paths.config());
+    assert_eq!(again.expect("a valid run file").tasks.len(), 2);
+}
+
+/// Mean loss of the last ten of 30 steps.
+fn late_loss(settings: &str, rate: f64, folder: &Path) -> f64 {
+    let text = format!(
+        "{settings}\n[training]\nsteps = 30\nlearning_rate = {rate}\nprefix_learning_rate = {}\n[evaluation]\nlimit = 4\nbase = false\n",
+        4.0 * rate
+    );
+    run_to_the_end(config(&text), folder);
+    let metrics = std::fs::read_to_string(folder.join("metrics.jsonl")).expect("metrics");
+    let lines = metrics.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
+    let losses: Vec<f64> = lines.filter_map(|line| line["loss"].as_f64()).collect();
+    assert_eq!(losses.len(), 30);
+    losses[20..].iter().sum::<f64>() / 10.0
+}
+
+#[test]
+fn every_method_lowers_the_loss() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // Batches are functions of the seed, so these losses are on the same examples.
+    let untrained = late_loss("method = \"lora\"", 0.0, &folder.path().join("untrained"));
+    for (method, prefix) in [
+        ("lora", ""),
+        ("prefix", ""),
+        ("prefix", "init = \"warm\""),
+        ("lora+prefix", "log_gate = false\nsharing = \"shared\""),
+        ("peml", "width = 16"),
+        ("peml", "width = 16\ninit = \"warm\""),
+    ] {
+        let output = tempfile::tempdir_in(folder.path()).expect("a folder");
+        let loss = late_loss(&format!("method = \"{method}\"\n[prefix]\n{prefix}"), 5e-3, output.path());
+        assert!(loss < 0.9 * untrained, "{method} {prefix}: {loss}, untrained {untrained}");
+        let peft = output.path().join("adapters/tense/prefix");
+        assert_eq!(peft.exists(), method == "lora+prefix", "{method}: PEFT has no log-gates");
+    }
+}
+
+#[test]
+fn a_run_is_not_overwritten_and_not_resumed_under_other_settings() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = folder.path().join("run");
+    let error = |request: TrainRequest| -> String {
+        let error: TrainError = train(request, &mut ()).expect_err("it must fail");
+        error.to_string().replace(&folder.path().display().to_string(), "FOLDER")
+    };
+    let mut errors = vec![error(request(config(PEML), &output, true))];
+    let first = request(config(PEML), &output, false);
+    train(first.clone(), &mut StopAfter(2, first.stop.clone())).expect("stopping is no error");
+    errors.push(error(request(config(PEML), &output, false)));
+    let mut other = config(PEML);
+    other.seed = 18;
+    other.training.learning_rate = 1e-3;
+    other.evaluation.limit = 3;
+    errors.push(error(request(other, &output, true)));
+    insta::assert_snapshot!("refused_runs", errors.join("\n\n"));
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_the_run_and_names_its_examples() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = "method = \"prefix\"\n[training]\nsteps = 6\nbatch_size = 1\ncheckpoint_every = 2\nwarmup_steps = 0\nschedule = \"constant\"\n\
+                prefix_learning_rate = 1e38\n";
+    let error = train(request(config(text), folder.path(), false), &mut ()).expect_err("it diverges");
+    match error {
+        TrainError::NotFinite { step, examples, .. } => {
+            assert!(step > 1, "the first step is the base model's");
+            assert!(examples[0].contains("train.jsonl:"), "{examples:?}");
+        }
+        other => panic!("{other}"),
+    }
+}
