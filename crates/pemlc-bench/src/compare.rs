@@ -7,7 +7,7 @@ use pemlc_trainer::backbone::Backbone;
 use pemlc_trainer::config::BaseDtype;
 use pemlc_trainer::device::DeviceChoice;
 
-use crate::adapters::Adapters;
+use crate::adaptation;
 use crate::batch::Batch;
 use crate::width::{Dtype, Width};
 
@@ -69,11 +69,10 @@ type Gradients = Vec<(String, Vec<f32>)>;
 fn gradients(arguments: &Compare, device: &Device, dtype: BaseDtype) -> Result<(f64, Gradients)> {
     let model = arguments.width.config();
     let backbone = Backbone::random(&model, 17, device, dtype);
-    // B is not zero, or A would have no gradient.
-    let adapters = Adapters::new(&model, 4, 3, 0.1, device);
+    let adaptation = adaptation::random(&model, device);
     let data = Batch::new(arguments.batch, arguments.sequence, model.vocab_size);
     let scale = 1.0 / data.queries.len() as f32;
-    let (loss, gradient) = backbone.gradient(&data.input(), &data.queries, &adapters.adaptation(), scale);
+    let (loss, gradient) = backbone.gradient(&data.input(), &data.queries, &adaptation, scale);
     let mut named = Vec::new();
     for ((layer, projection), pairs) in gradient.deltas {
         for (a, b) in pairs {

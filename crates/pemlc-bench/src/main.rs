@@ -2,7 +2,7 @@
 //! needs no file and no network. Every result is one JSON line on stdout.
 #![forbid(unsafe_code)]
 
-mod adapters;
+mod adaptation;
 mod batch;
 mod compare;
 mod memory;

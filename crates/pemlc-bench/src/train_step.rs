@@ -1,16 +1,14 @@
-//! How fast a device trains: whole steps on one batch, with random weights.
+//! How fast a device trains: whole steps of the trainer, with random weights and tokens.
 
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use burn::tensor::Device;
 use clap::Args;
 use pemlc_trainer::backbone::Backbone;
+use pemlc_trainer::bench::{StepShape, step_speed};
 use pemlc_trainer::config::BaseDtype;
 use pemlc_trainer::device::DeviceChoice;
 
-use crate::adapters::Adapters;
-use crate::batch::Batch;
 use crate::memory::{DeviceMemory, peak_host_mib};
 use crate::width::{Dtype, Width};
 
@@ -35,7 +33,7 @@ pub(crate) struct TrainStep {
     /// Rank of LoRA, which is on all seven projections
     #[arg(long, default_value_t = 8)]
     rank: usize,
-    /// Prefix rows in every layer
+    /// Prefix rows in every layer; 0 is none
     #[arg(long, default_value_t = 8)]
     prefix: usize,
     /// Steps that are timed
@@ -51,35 +49,17 @@ pub(crate) fn run(arguments: &TrainStep) -> Result<()> {
     let TrainStep { batch, sequence, rank, prefix, steps, warmup, .. } = *arguments;
     ensure!(
         batch > 0 && sequence > 1 && rank > 0 && steps > 0,
-        "batch, rank and steps must be positive, and sequence above 1"
+        "--batch, --rank and --steps must be positive, and --sequence above 1"
     );
     let dtype = BaseDtype::from(arguments.dtype);
     let (device, name) = DeviceChoice::parse(&arguments.device)?.open()?;
     let memory = DeviceMemory::watch(&name);
-    let model = arguments.width.config();
     let start = Instant::now();
-    let backbone = Backbone::random(&model, 17, &device, dtype);
-    let mut adapters = Adapters::new(&model, rank, prefix, 0.0, &device);
-    wait(&device)?;
+    let backbone = Backbone::random(&arguments.width.config(), 17, &device, dtype);
+    device.sync().context("waiting for the device")?;
     let load_seconds = start.elapsed().as_secs_f64();
-
-    let data = Batch::new(batch, sequence, model.vocab_size);
-    let scale = 1.0 / data.queries.len() as f32;
-    let mut losses = Vec::with_capacity(warmup + steps);
-    let mut start = Instant::now();
-    let mut warmup_seconds = 0.0;
-    for step in 0..warmup + steps {
-        if step == warmup {
-            wait(&device)?;
-            warmup_seconds = start.elapsed().as_secs_f64();
-            start = Instant::now();
-        }
-        let (loss, gradient) = backbone.gradient(&data.input(), &data.queries, &adapters.adaptation(), scale);
-        adapters.step(gradient, step + 1)?;
-        losses.push(loss / data.queries.len() as f64);
-    }
-    wait(&device)?;
-    let seconds = start.elapsed().as_secs_f64() / steps as f64;
+    let start = Instant::now();
+    let speed = step_speed(&backbone, &StepShape { batch, sequence, rank, prefix, steps, warmup })?;
     let report = serde_json::json!({
         "program": concat!("pemlc-bench ", env!("CARGO_PKG_VERSION")),
         "device": name,
@@ -91,21 +71,39 @@ pub(crate) fn run(arguments: &TrainStep) -> Result<()> {
         "prefix": prefix,
         "steps": steps,
         "base_parameters": backbone.parameters(),
-        "trainable_parameters": adapters.count(),
-        "loss_first": losses.first(),
-        "loss_last": losses.last(),
+        "trainable_parameters": speed.trainable_parameters,
+        "loss_first": speed.losses.first(),
+        "loss_last": speed.losses.last(),
         "load_seconds": load_seconds,
-        "warmup_seconds": warmup_seconds,
-        "seconds_per_step": seconds,
-        "tokens_per_second": (batch * sequence) as f64 / seconds,
+        "all_steps_seconds": start.elapsed().as_secs_f64(),
+        "seconds_per_step": speed.seconds_per_step,
+        "tokens_per_second": speed.tokens_per_second,
         "peak_device_mib": memory.and_then(DeviceMemory::peak_mib),
         "peak_host_mib": peak_host_mib(),
     });
     println!("{report}");
-    ensure!(losses.iter().all(|loss| loss.is_finite()), "a loss is not finite: {losses:?}");
     Ok(())
 }
 
-fn wait(device: &Device) -> Result<()> {
-    device.sync().context("waiting for the device")
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_that_cannot_be_trained_are_refused() {
+        let arguments = TrainStep {
+            width: Width::Tiny,
+            dtype: Dtype::F32,
+            device: "cpu".to_owned(),
+            batch: 2,
+            sequence: 1,
+            rank: 4,
+            prefix: 2,
+            steps: 1,
+            warmup: 0,
+        };
+        let error = run(&arguments).unwrap_err().to_string();
+        assert_eq!(error, "--batch, --rank and --steps must be positive, and --sequence above 1");
+        run(&TrainStep { sequence: 8, ..arguments }).unwrap();
+    }
 }

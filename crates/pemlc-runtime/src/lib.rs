@@ -2,8 +2,8 @@
 //!
 //! - [`open`] gives a [`Session`] on a graph: ONNX Runtime on the CPU, ONNX Runtime on CUDA, or tract. What was asked for runs, or an
 //!   error says why not; nothing falls back.
-//! - [`generate`] and [`score`] use a session as a client would.
-//! - [`check`] compares an artifact directory with its probes on several runtimes; [`record`] writes what it found into `pemlc.json`.
+//! - [`generate()`] and [`score()`] use a session as a client would.
+//! - [`check()`] compares an artifact directory with its probes on several runtimes; [`record`] writes what it found into `pemlc.json`.
 // Not forbidden: the slicing macro of ndarray allows it within its expansion.
 #![deny(unsafe_code)]
 

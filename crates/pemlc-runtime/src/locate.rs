@@ -66,12 +66,12 @@ mod tests {
 
     #[test]
     fn a_library_that_is_nowhere_lists_the_places_and_the_command() {
-        let environment = |name: &str| (name == "HOME").then(|| OsString::from("/home/someone"));
+        let environment = |name: &str| (name == "HOME").then(|| OsString::from("/users/someone"));
         let error = locate(&environment, Some(Path::new("/opt/pemlc/pemlc"))).err().map(|error| error.to_string());
         let expected = "the ONNX Runtime library was not found; looked at:\n  \
              $PEMLC_ORT_DYLIB (not set)\n  \
              $ORT_DYLIB_PATH (not set)\n  \
-             /home/someone/.cache/pemlc/onnxruntime/1.32.0/libonnxruntime.so.1.32.0\n  \
+             /users/someone/.cache/pemlc/onnxruntime/1.32.0/libonnxruntime.so.1.32.0\n  \
              /opt/pemlc/libonnxruntime.so.1.32.0\n\
              Get it with `cargo xtask setup`, or take onnxruntime/capi/libonnxruntime.so.1.32.0 out of the PyPI package \
              onnxruntime==1.32.0 and set PEMLC_ORT_DYLIB to its path";

@@ -1,7 +1,7 @@
 //! What a method adds to the frozen model, in the normal form that export speaks too: low-rank deltas and prefix rows.
 //!
 //! Methods build an [`Adaptation`] from their parameters under autodiff; the backbone reads it as constants and answers with its
-//! gradient, tensor for tensor; [`Adaptation::backward`] carries that on to the parameters. So a method needs no backward pass of its
+//! gradient, tensor for tensor; `Adaptation::backward` carries that on to the parameters. So a method needs no backward pass of its
 //! own, and the backbone knows no method.
 
 use burn::tensor::{DType, Gradients, Tensor};

@@ -226,7 +226,7 @@ pub struct PrefixConfig {
     pub log_gate_init: Option<f64>,
     /// What the rows start from.
     pub init: PrefixInit,
-    /// The text of a warm start. Default: each task's template without its fields.
+    /// The text of a warm start. Default: each task's template without its fields or, if nothing is left, its first training prompt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
     /// Width of the encoder's seed.
@@ -249,7 +249,7 @@ impl Default for PrefixConfig {
             sharing: PrefixSharing::PerTask,
             log_gate: true,
             log_gate_init: None,
-            init: PrefixInit::Cold,
+            init: PrefixInit::Warm,
             text: None,
             width: 64,
             nodes: 2,
@@ -279,7 +279,7 @@ pub enum PrefixSharing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PrefixInit {
-    /// Zero values and small random keys.
+    /// Zero values and small random keys, all but shut out by the log-gate: the start is the base model, and the way from it is long.
     Cold,
     /// The frozen model's own keys and values of a text.
     Warm,

@@ -111,9 +111,11 @@ pub enum TrainError {
         /// The newest checkpoint.
         checkpoint: Option<PathBuf>,
     },
-    /// A text for the warm start has no tokens.
-    #[error("a warm start needs text, but {0} has none without its fields: set prefix.text, or prefix.init = \"cold\"")]
-    NoWarmText(String),
+    /// The text of the warm start has no tokens.
+    #[error(
+        "`prefix.text` has no tokens, but the prefix starts warm from it: give it a text, or set prefix.init = \"cold\""
+    )]
+    NoWarmText,
 }
 
 fn last_good(checkpoint: Option<&Path>) -> String {

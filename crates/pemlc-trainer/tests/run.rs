@@ -171,10 +171,10 @@ fn every_method_lowers_the_loss() {
     for (method, prefix) in [
         ("lora", ""),
         ("prefix", ""),
-        ("prefix", "init = \"warm\""),
+        ("prefix", "init = \"cold\"\nlog_gate_init = 0.0"),
         ("lora+prefix", "log_gate = false\nsharing = \"shared\""),
         ("peml", "width = 16"),
-        ("peml", "width = 16\ninit = \"warm\""),
+        ("peml", "width = 16\ninit = \"cold\"\nlog_gate_init = -1.0"),
     ] {
         let output = tempfile::tempdir_in(folder.path()).expect("a folder");
         let loss = late_loss(&format!("method = \"{method}\"\n[prefix]\n{prefix}"), 5e-3, output.path());

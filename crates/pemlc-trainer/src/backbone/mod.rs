@@ -1,4 +1,4 @@
-//! The frozen decoder (llama and qwen2): forward pass, and the gradient of a loss with respect to an [`Adaptation`].
+//! The frozen decoder (llama and qwen2): forward pass, and the gradient of a loss with respect to an [`Adaptation`](crate::adaptation::Adaptation).
 //!
 //! The backward pass is written out rather than taken from autodiff: the graph is fixed, its weights are frozen, and so it keeps only
 //! what it needs and fuses what is slow. Autodiff begins where methods begin, at the adaptation.

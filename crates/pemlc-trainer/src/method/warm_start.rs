@@ -40,13 +40,20 @@ pub(super) fn rows(start: &Start<'_>, shape: &PrefixShape) -> Result<(Vec<f32>, 
 }
 
 fn tokens(start: &Start<'_>, shape: &PrefixShape, set: usize) -> Result<Vec<u32>, TrainError> {
-    let (text, source) = match (&shape.config.text, start.tasks.tasks.get(set)) {
-        (Some(text), _) => (text.clone(), "prefix.text".to_owned()),
-        (None, Some(task)) => (literal(&task.config.template), format!("the template of task `{}`", task.name)),
-        (None, None) => (String::new(), "the run file".to_owned()),
+    let text = match (&shape.config.text, start.tasks.tasks.get(set)) {
+        (Some(text), _) => text.clone(),
+        (None, Some(task)) => literal(&task.config.template),
+        (None, None) => String::new(),
     };
     let tokens = if text.trim().is_empty() { Vec::new() } else { start.tokenizer.encode(text.trim())? };
-    if tokens.is_empty() { Err(TrainError::NoWarmText(source)) } else { Ok(tokens) }
+    if !tokens.is_empty() {
+        return Ok(tokens);
+    }
+    let prompt = start.tasks.tasks.get(set).and_then(|task| task.train.first()).map(|example| example.prompt.clone());
+    match prompt {
+        Some(prompt) if shape.config.text.is_none() => Ok(prompt),
+        _ => Err(TrainError::NoWarmText),
+    }
 }
 
 /// A template without its fields.
