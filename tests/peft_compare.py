@@ -4,6 +4,7 @@
 
 RUN is a run directory, BASE the base model (a Hugging Face folder or a .gguf file). Needs torch, transformers, peft, safetensors (and
 gguf for a .gguf file). Shared and private LoRA are added up; a prefix is compared when it was trained without log-gates, because PEFT has none.
+Exits with 1 above the tolerance, and with 2 when there was nothing that PEFT could hold.
 """
 
 import argparse
@@ -44,7 +45,7 @@ def main():
     arguments = parser.parse_args()
     run = json.loads((arguments.run / "run.json").read_text())
     probes = load_file(arguments.run / "probes.safetensors")
-    failed = False
+    failed, compared = False, 0
     for index, task in enumerate(run["tasks"]):
         folders = [arguments.run / "adapters" / "shared", arguments.run / "adapters" / task["name"] / "lora"]
         model = with_lora(base_model(arguments.base), [str(folder) for folder in folders if folder.is_dir()])
@@ -57,7 +58,10 @@ def main():
             print(f"{task['name']}: its prefix has log-gates, which PEFT cannot hold: skipped")
             continue
         worst = 0.0
-        for probe in (probes["task_id"] == index).nonzero().flatten().tolist():
+        rows = (probes["task_id"] == index).nonzero().flatten().tolist()
+        if not rows:
+            sys.exit(f"{task['name']}: probes.safetensors has no row of this task")
+        for probe in rows:
             length = int(probes["attention_mask"][probe].sum())
             with torch.no_grad():
                 logits = model(input_ids=probes["input_ids"][probe : probe + 1, :length]).logits[0]
@@ -65,6 +69,10 @@ def main():
             worst = max(worst, (logits[positions] - probes["logits"][probe]).abs().max().item())
         print(f"{task['name']}: max |logit difference| {worst:.2e}")
         failed |= not worst <= arguments.tolerance
+        compared += 1
+    if not compared:
+        print("nothing compared: train with `--set prefix.log_gate=false` for a prefix that PEFT can load")
+        sys.exit(2)
     sys.exit(1 if failed else 0)
 
 
