@@ -75,11 +75,23 @@ pub(crate) fn write(
     let text = serde_json::to_vec_pretty(&state).map_err(|error| TrainError::io(&path)(error.into()))?;
     std::fs::write(directory.path().join(STATE), text).map_err(TrainError::io(&path))?;
     directory.commit(true).map_err(TrainError::io(&path))?;
+    remove_leftovers(folder)?;
     let all = list(folder)?;
     for (_, old) in all.iter().take(all.len().saturating_sub(KEPT)) {
         std::fs::remove_dir_all(old).map_err(TrainError::io(old))?;
     }
     Ok(path)
+}
+
+/// What a kill left of a checkpoint that was being written.
+fn remove_leftovers(folder: &Path) -> Result<(), TrainError> {
+    for entry in std::fs::read_dir(folder).map_err(TrainError::io(folder))? {
+        let entry = entry.map_err(TrainError::io(folder))?;
+        if entry.file_name().to_string_lossy().starts_with(".pemlc-") {
+            std::fs::remove_dir_all(entry.path()).map_err(TrainError::io(&entry.path()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Complete checkpoints below `folder`, oldest first.

@@ -81,16 +81,18 @@ pub(crate) fn finish(
     }
     write(&run.paths.predictions(), &predictions)?;
     probes::make(&run.backbone, &adaptation, &run.tasks).write(&run.paths.probes())?;
-    let base = base_model(run)?;
+    let base = base_model(run);
     let names: Vec<String> = records.iter().map(|record| record.name.clone()).collect();
-    let to = Destination { paths: &run.paths, model: run.checkpoint.config(), base_model: &base.name, tasks: &names };
+    let to = Destination { paths: &run.paths, model: run.backbone.config(), base_model: &base.name, tasks: &names };
     let record = methods.export(set, &to)?;
     write_tokenizer(run)?;
     metrics.sync()?;
     costs.evaluation_seconds += start.elapsed().as_secs_f64();
     costs.trainable_parameters = set.count();
     costs.peak_memory_bytes = costs.peak_memory_bytes.max(memory::peak());
-    let skip = |path: &str| matches!(path, "run.json" | "report.html" | "checkpoints") || path.starts_with(".pemlc-");
+    // A run that was killed while it wrote a file leaves a temporary one.
+    let temporary = |path: &str| path.rsplit('/').next().is_some_and(|name| name.starts_with(".pemlc-"));
+    let skip = |path: &str| matches!(path, "run.json" | "report.html" | "checkpoints") || temporary(path);
     let files = hash_directory(run.paths.root(), &skip).map_err(TrainError::io(run.paths.root()))?;
     let manifest = RunManifest {
         schema_version: RUN_SCHEMA_VERSION,
@@ -111,25 +113,25 @@ pub(crate) fn finish(
     Ok(Some(TrainOutcome::Finished(Box::new(manifest))))
 }
 
-fn base_model(run: &Prepared) -> Result<BaseModel, TrainError> {
+fn base_model(run: &Prepared) -> BaseModel {
     let path = Path::new(&run.config.model);
     // A folder's name may have dots in it; a file's ending says nothing of the model.
     let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
-    Ok(BaseModel {
+    BaseModel {
         path: run.config.model.clone(),
         name: name.map_or_else(|| run.config.model.clone(), |name| name.to_string_lossy().into_owned()),
-        licence: run.checkpoint.licence()?,
-        config: run.checkpoint.config().clone(),
-        files: run.base_files.clone(),
-    })
+        licence: run.base.licence.clone(),
+        config: run.backbone.config().clone(),
+        files: run.base.files.clone(),
+    }
 }
 
 fn write_tokenizer(run: &Prepared) -> Result<(), TrainError> {
     let folder = run.paths.tokenizer();
     write(&folder.join("tokenizer.json"), run.tokenizer.json())?;
-    write(&folder.join("config.json"), &run.checkpoint.config_json()?)?;
-    for (name, contents) in run.checkpoint.companion_files()? {
-        write(&folder.join(name), &contents)?;
+    write(&folder.join("config.json"), &run.base.config_json)?;
+    for (name, contents) in &run.base.companions {
+        write(&folder.join(name), contents)?;
     }
     Ok(())
 }

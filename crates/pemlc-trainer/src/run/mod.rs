@@ -48,11 +48,14 @@ pub fn train(request: TrainRequest, observer: &mut dyn Observer) -> Result<Train
     });
     let mixer =
         Mixer::new(&run.tasks, run.config.training.sampling_exponent, run.config.training.batch_size, run.config.seed);
-    progress.advance(&run, observer);
+    progress.advance(observer);
     progress.announce(&run, observer);
     while progress.done < steps {
         if request.stop.load(Ordering::Relaxed) {
-            let checkpoint = progress.save(&run, observer)?;
+            let checkpoint = match progress.done {
+                0 => None,
+                _ => Some(progress.save(&run, observer)?),
+            };
             return Ok(TrainOutcome::Interrupted { checkpoint });
         }
         progress.step(&run, &mixer, observer)?;
@@ -61,7 +64,7 @@ pub fn train(request: TrainRequest, observer: &mut dyn Observer) -> Result<Train
         if due || progress.done == steps {
             progress.save(&run, observer)?;
         }
-        if progress.advance(&run, observer) {
+        if progress.advance(observer) {
             progress.announce(&run, observer);
         }
     }
@@ -87,8 +90,8 @@ struct Progress {
 impl Progress {
     /// At the start, or at the newest checkpoint.
     fn new(run: &Prepared, request: &TrainRequest) -> Result<Self, TrainError> {
-        let identity = identity::of(&run.config, &run.base_files, &run.tasks, &run.device_name);
-        let mut methods = Methods::new(&run.config, run.checkpoint.config());
+        let identity = identity::of(&run.config, &run.base.files, &run.tasks, &run.device_name);
+        let mut methods = Methods::new(&run.config, run.backbone.config());
         let checkpoints = checkpoint::list(&run.paths.checkpoints())?;
         let newest = checkpoints.last().filter(|_| request.resume);
         if let Some((_, path)) = newest {
@@ -139,7 +142,7 @@ impl Progress {
     }
 
     /// Lets methods change their form. Whether the phase changed.
-    fn advance(&mut self, _run: &Prepared, observer: &mut dyn Observer) -> bool {
+    fn advance(&mut self, observer: &mut dyn Observer) -> bool {
         let before = self.methods.phase();
         for change in self.methods.advance(self.done, &mut self.set) {
             observer.event(Event::Architecture(change));
@@ -204,8 +207,7 @@ impl Progress {
         Ok(())
     }
 
-    /// Writes a checkpoint, unless nothing happened since the newest. `None` before the first step.
-    fn save(&mut self, run: &Prepared, observer: &mut dyn Observer) -> Result<Option<PathBuf>, TrainError> {
+    fn save(&mut self, run: &Prepared, observer: &mut dyn Observer) -> Result<PathBuf, TrainError> {
         let mut state = State::new(self.done, self.identity.clone(), self.methods.state());
         self.costs.peak_memory_bytes = self.costs.peak_memory_bytes.max(memory::peak());
         state.metrics_bytes = self.metrics.sync()?;
@@ -213,6 +215,6 @@ impl Progress {
         let path = checkpoint::write(&run.paths.checkpoints(), state, &self.set, &self.optimizer)?;
         observer.event(Event::Checkpoint { path: path.clone() });
         self.newest = Some(path.clone());
-        Ok(Some(path))
+        Ok(path)
     }
 }

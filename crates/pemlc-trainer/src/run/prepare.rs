@@ -16,13 +16,22 @@ pub(crate) struct Prepared {
     /// With absolute paths.
     pub(crate) config: RunConfig,
     pub(crate) paths: RunPaths,
-    pub(crate) checkpoint: Checkpoint,
-    pub(crate) base_files: Vec<FileHash>,
+    pub(crate) base: Base,
     pub(crate) tasks: TaskSet,
     pub(crate) tokenizer: Tokenizer,
     pub(crate) backbone: Backbone,
     /// For instance `cpu`.
     pub(crate) device_name: String,
+}
+
+/// What is recorded of the base model. The checkpoint itself is closed once its weights are loaded: its mapped pages would count as memory.
+pub(crate) struct Base {
+    pub(crate) files: Vec<FileHash>,
+    pub(crate) licence: Option<String>,
+    /// `config.json`.
+    pub(crate) config_json: String,
+    /// `(file name, contents)`.
+    pub(crate) companions: Vec<(String, String)>,
 }
 
 impl Prepared {
@@ -42,9 +51,14 @@ impl Prepared {
         for warning in &tasks.warnings {
             observer.event(Event::Warning(warning.clone()));
         }
-        let base_files = checkpoint.file_hashes()?;
+        let base = Base {
+            files: checkpoint.file_hashes()?,
+            licence: checkpoint.licence()?,
+            config_json: checkpoint.config_json()?,
+            companions: checkpoint.companion_files()?,
+        };
         let backbone = Backbone::load(&checkpoint, &device, config.training.base_dtype)?;
-        Ok(Self { config, paths, checkpoint, base_files, tasks, tokenizer, backbone, device_name })
+        Ok(Self { config, paths, base, tasks, tokenizer, backbone, device_name })
     }
 }
 

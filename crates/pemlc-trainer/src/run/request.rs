@@ -31,7 +31,7 @@ pub enum TrainOutcome {
     Finished(Box<RunManifest>),
     /// Stopped as asked; `--resume` goes on.
     Interrupted {
-        /// The newest checkpoint; `None` when it was stopped before the first step.
+        /// The newest checkpoint; `None` before the first step, when there is nothing to resume.
         checkpoint: Option<PathBuf>,
     },
 }
