@@ -112,7 +112,7 @@ impl ArtifactPaths {
 /// The outcome of a check.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Validation {
-    /// Largest absolute logit difference allowed.
+    /// Largest absolute logit difference allowed at positions whose largest logit is at most 10; beyond, it grows in proportion.
     pub tolerance: f64,
     /// One entry a runtime.
     pub runtimes: Vec<RuntimeValidation>,

@@ -50,12 +50,32 @@ pub struct RunManifest {
     pub seed: u64,
     /// Device that training ran on, for instance `cpu` or `cuda:0`.
     pub device: String,
-    /// Number type of the frozen base: `f32` or `bf16`.
-    pub base_dtype: String,
+    /// Number type of the frozen base.
+    pub base_dtype: BaseDtype,
     /// What the run cost.
     pub costs: Costs,
     /// Files of this directory, `run.json` and `checkpoints/` excepted.
     pub files: Vec<FileHash>,
+}
+
+/// Number type of the frozen base. Adapters are f32 always.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BaseDtype {
+    /// 32 bits.
+    F32,
+    /// 16 bits, half the memory. The exported graph holds what it rounded to.
+    Bf16,
+}
+
+impl BaseDtype {
+    /// Name as in a run file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
 }
 
 impl RunManifest {

@@ -11,7 +11,7 @@ use pemlc_artifact::artifact::{ARTIFACT_SCHEMA_VERSION, ArtifactManifest};
 use pemlc_artifact::atomic::AtomicDir;
 use pemlc_artifact::hash::{FileHash, hash_directory};
 use pemlc_artifact::manifest::ManifestError;
-use pemlc_artifact::run::BaseModel;
+use pemlc_artifact::run::{BaseDtype, BaseModel};
 use pemlc_artifact::{Checkpoint, CheckpointError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -100,7 +100,11 @@ pub fn export(
     let mut clock = Clock { progress, last: Instant::now() };
     refuse_occupied(out, options)?;
     let source = RunSource::open(run_dir)?;
-    let checkpoint = open_base(&source.manifest.base, base)?;
+    let mut checkpoint = open_base(&source.manifest.base, base)?;
+    if source.manifest.base_dtype == BaseDtype::Bf16 {
+        // The deltas were trained on rounded weights, so those are the ones to merge them into.
+        checkpoint.round_to_bf16();
+    }
     clock.done("base model opened and compared with the run's hashes");
 
     let (normal_form, encoder_difference) = source.normal_form(checkpoint.config())?;

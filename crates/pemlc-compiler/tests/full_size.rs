@@ -7,7 +7,7 @@ mod support;
 
 use pemlc_artifact::peft::{LoraAdapter, LoraWeights};
 use pemlc_artifact::run::{
-    BaseModel, Costs, LoraRecord, PrefixRecord, RUN_SCHEMA_VERSION, RunManifest, RunPaths, TaskRecord,
+    BaseDtype, BaseModel, Costs, LoraRecord, PrefixRecord, RUN_SCHEMA_VERSION, RunManifest, RunPaths, TaskRecord,
 };
 use pemlc_artifact::tensors::{self, TensorMap};
 use pemlc_artifact::{Checkpoint, ModelConfig, Projection};
@@ -89,7 +89,7 @@ fn write_run(base: &Path, root: &Path) {
         prefix: Some(PrefixRecord { length: ROWS, per_task: true, gated: true }),
         seed: 0,
         device: "cpu".to_owned(),
-        base_dtype: "f32".to_owned(),
+        base_dtype: BaseDtype::F32,
         costs: Costs::default(),
         files: Vec::new(),
     };

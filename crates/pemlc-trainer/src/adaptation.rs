@@ -72,7 +72,7 @@ impl Adaptation {
         self.prefix = other.prefix.or(self.prefix.take());
     }
 
-    /// The same outside autodiff, keys, values and factors in the base model's number type. Log-gates stay f32, as softmax does.
+    /// The same outside autodiff, keys, values and factors in `dtype`. Log-gates stay f32, as softmax does, unless `dtype` is wider.
     pub(crate) fn constant(&self, dtype: DType) -> Self {
         let delta = |delta: &LowRank| LowRank {
             a: cast(delta.a.clone().inner(), dtype),
@@ -84,7 +84,7 @@ impl Adaptation {
             prefix: self.prefix.as_ref().map(|rows| PrefixRows {
                 key: cast(rows.key.clone().inner(), dtype),
                 value: cast(rows.value.clone().inner(), dtype),
-                log_gate: rows.log_gate.clone().inner(),
+                log_gate: cast(rows.log_gate.clone().inner(), if dtype == DType::F64 { dtype } else { DType::F32 }),
             }),
         }
     }

@@ -2,6 +2,7 @@
 
 use pemlc_artifact::Projection;
 use pemlc_artifact::prompt::Operation;
+pub use pemlc_artifact::run::BaseDtype;
 use pemlc_data::TaskConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -143,26 +144,6 @@ pub enum Schedule {
     Cosine,
     /// Not at all.
     Constant,
-}
-
-/// Number type of the frozen base. Adapters are f32 always.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum BaseDtype {
-    /// 32 bits.
-    F32,
-    /// 16 bits, half the memory.
-    Bf16,
-}
-
-impl BaseDtype {
-    /// Name as in a run file.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-        }
-    }
 }
 
 /// Low-rank deltas.

@@ -98,6 +98,25 @@ fn every_runtime_gives_the_trainers_answers() {
 }
 
 #[test]
+fn a_base_in_bf16_is_exported_as_it_was_trained_on() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (file, run, artifact) =
+        (tiny::run_file(folder.path(), 4), folder.path().join("run"), folder.path().join("artifact"));
+    let train = pemlc()
+        .arg("train")
+        .arg(file)
+        .args(["--device", "cpu", "--set", "training.base_dtype=bf16", "--output"])
+        .arg(&run)
+        .output()
+        .expect("the binary starts");
+    assert!(train.status.success(), "{}", common::describe(&train, folder.path()));
+    let export = pemlc().arg("export").args([&run, &artifact]).args(["--runtime", "tract"]).output();
+    let export = export.expect("the binary starts");
+    assert!(export.status.success(), "{}", common::describe(&export, folder.path()));
+    assert_eq!(manifest(&artifact)["validated"], true);
+}
+
+#[test]
 fn a_request_is_answered() {
     let runtime = if tiny::has_onnx_runtime() { "ort-cpu" } else { "tract" };
     let artifact = road().artifact.display().to_string();

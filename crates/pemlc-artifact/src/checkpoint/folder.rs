@@ -60,7 +60,7 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
     }
     let companions = texts.into_iter().map(|(name, text)| (name.to_owned(), text)).collect();
     let source = Source::Folder { config: config_text, tokenizer, companions };
-    Ok(Checkpoint { path: path.to_path_buf(), config, files, tensors, source, hashed })
+    Ok(Checkpoint { path: path.to_path_buf(), config, files, tensors, source, hashed, rounded: false })
 }
 
 /// Names of the weight files, each with the tensors that the index promises in it.

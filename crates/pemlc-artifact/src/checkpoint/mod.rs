@@ -34,6 +34,8 @@ pub struct Checkpoint {
     source: Source,
     /// Files to hash, with the names to record.
     hashed: Vec<(PathBuf, String)>,
+    /// Whether weights are rounded to bf16 as they are read.
+    rounded: bool,
 }
 
 /// Where a tensor is.
@@ -108,7 +110,13 @@ impl Checkpoint {
             stored: *stored,
             bytes,
             interleaved: entry.interleaved,
+            rounded: self.rounded && !name.ends_with("norm.weight"),
         })
+    }
+
+    /// From now on weights are rounded to bf16 as they are read, norms excepted: what a training with a bf16 base works on.
+    pub fn round_to_bf16(&mut self) {
+        self.rounded = true;
     }
 
     /// The output head: `lm_head.weight`, or the embedding table when tied. `[vocab, hidden]`.

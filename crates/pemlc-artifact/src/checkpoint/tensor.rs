@@ -1,6 +1,7 @@
 //! One tensor of a checkpoint, still in its file.
 
 use super::dequantize::{StoredType, append_f32};
+use half::bf16;
 use std::ops::Range;
 
 /// One tensor of a checkpoint, still in its file.
@@ -15,10 +16,12 @@ pub struct TensorView<'a> {
     pub(super) bytes: &'a [u8],
     /// Rows per head, when the file interleaves the two rotary halves of each head's rows.
     pub(super) interleaved: Option<usize>,
+    /// Whether values are rounded to bf16 as they are read.
+    pub(super) rounded: bool,
 }
 
 impl TensorView<'_> {
-    /// All values as f32, row-major (dequantised; query and key rows in rotate-half order).
+    /// All values as f32, row-major (dequantised; query and key rows in rotate-half order; rounded if the checkpoint is).
     pub fn to_f32(&self) -> Vec<f32> {
         self.rows_f32(0..self.rows())
     }
@@ -28,6 +31,14 @@ impl TensorView<'_> {
     /// # Panics
     /// When `rows` goes beyond the first dimension.
     pub fn rows_f32(&self, rows: Range<usize>) -> Vec<f32> {
+        let mut values = self.decode(rows);
+        if self.rounded {
+            values.iter_mut().for_each(|value| *value = bf16::from_f32(*value).to_f32());
+        }
+        values
+    }
+
+    fn decode(&self, rows: Range<usize>) -> Vec<f32> {
         let columns = self.columns();
         // A quantised vector is one row of blocks: its elements are cut out after decoding.
         if columns == 1 && self.stored.block().0 != 1 {
@@ -83,10 +94,20 @@ mod tests {
             stored: StoredType::F32,
             bytes: &stored,
             interleaved: Some(4),
+            rounded: false,
         };
         assert_eq!(view.to_f32(), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
         assert_eq!(view.rows_f32(3..6), [3.0, 4.0, 5.0]);
         view.interleaved = None;
         assert_eq!(view.rows_f32(1..3), [2.0, 1.0]);
+    }
+
+    #[test]
+    fn rounded_values_have_eight_bits() {
+        let stored: Vec<u8> = [1.0f32, 1.001, 1.004].iter().flat_map(|n| n.to_le_bytes()).collect();
+        let (name, shape) = ("w".to_owned(), vec![3]);
+        let (stored, bytes) = (StoredType::F32, stored.as_slice());
+        let view = TensorView { name, shape, stored, bytes, interleaved: None, rounded: true };
+        assert_eq!(view.to_f32(), [1.0, 1.0, 1.0078125]);
     }
 }

@@ -5,7 +5,7 @@ use super::weights::Numbers;
 use pemlc_artifact::peft::{LoraAdapter, LoraWeights};
 use pemlc_artifact::prompt::{Architecture, Edge, Operation};
 use pemlc_artifact::run::{
-    BaseModel, Costs, LoraRecord, PrefixRecord, RUN_SCHEMA_VERSION, RunManifest, RunPaths, TaskRecord,
+    BaseDtype, BaseModel, Costs, LoraRecord, PrefixRecord, RUN_SCHEMA_VERSION, RunManifest, RunPaths, TaskRecord,
 };
 use pemlc_artifact::tensors::{self, TensorMap};
 use pemlc_artifact::{Checkpoint, Family, ModelConfig, Projection};
@@ -319,7 +319,7 @@ fn write_manifest(spec: &Spec, config: &ModelConfig, model: &std::path::Path, pa
         prefix: spec.prefix.map(|_| PrefixRecord { length: PREFIX_ROWS, per_task: spec.prefix_per_task, gated: true }),
         seed: 1,
         device: "cpu".to_owned(),
-        base_dtype: "f32".to_owned(),
+        base_dtype: BaseDtype::F32,
         costs: Costs::default(),
         files: Vec::new(),
     };

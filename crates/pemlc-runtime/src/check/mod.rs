@@ -22,7 +22,8 @@ use std::path::Path;
 use std::time::Instant;
 use subject::Subject;
 
-/// Largest absolute logit difference that f32 graphs are allowed.
+/// Largest absolute logit difference that f32 graphs are allowed, at positions whose largest logit is at most 10. Beyond, it grows in
+/// proportion: f32 rounds relative to what it rounds, and two f32 runtimes differ by about 1e-4 where logits reach 30.
 pub const DEFAULT_TOLERANCE: f64 = 1e-4;
 
 /// What to check.
@@ -30,7 +31,7 @@ pub const DEFAULT_TOLERANCE: f64 = 1e-4;
 pub struct CheckOptions {
     /// Runtimes, in the order in which they run.
     pub runtimes: Vec<RuntimeKind>,
-    /// Largest absolute logit difference allowed.
+    /// Largest absolute logit difference allowed: see [`DEFAULT_TOLERANCE`].
     pub tolerance: f64,
     /// How to open the graph.
     pub open: OpenOptions,
@@ -60,7 +61,8 @@ const CHECKS: [(&str, Check); 7] = [
 ];
 
 /// Checks the artifact at `dir`. First the files are compared with the hashes in `pemlc.json`; then every runtime, one at a time, runs
-/// every check. A position passes when no logit differs by more than `tolerance` and the argmax is the expected one, or one whose
+/// every check. A position passes when no logit differs by more than `tolerance` (times a tenth of
+/// the largest expected logit, where that is above 10) and the argmax is the expected one, or one whose
 /// expected logit lies within `tolerance` of the largest. `progress` sees a line for each check. Nothing is written: see [`record`].
 ///
 /// # Errors

@@ -5,9 +5,9 @@ use super::head::{Query, TokenScore};
 use super::input::{Geometry, Input};
 use super::layer::{Place, Saved};
 use super::self_attention::KeysValues;
-use crate::adaptation::{Adaptation, AdaptationGradient};
+use crate::adaptation::{Adaptation, AdaptationGradient, cast};
 use crate::parameters::host;
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Device, Tensor};
 use pemlc_artifact::Projection;
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ impl Backbone {
         adaptation: &Adaptation,
         scale: f32,
     ) -> (f64, AdaptationGradient) {
-        let geometry = Geometry::new(self, input);
+        let geometry = Geometry::new(self, input, self.dtype);
         let adaptation = adaptation.constant(self.dtype);
         let mut saved: Vec<Saved> = Vec::with_capacity(self.layers.len());
         let x = self.run(&geometry, &adaptation, &mut |layer| saved.push(layer), &mut |_| {});
@@ -48,23 +48,36 @@ impl Backbone {
 
     /// What the model says of each queried token.
     pub fn score(&self, input: &Input<'_>, queries: &[Query], adaptation: &Adaptation) -> Vec<TokenScore> {
-        self.token_scores(self.infer(input, adaptation, &mut |_| {}), queries)
+        self.token_scores(self.infer(input, adaptation, self.dtype, &mut |_| {}), queries)
     }
 
     /// Logits at `positions` (counted over all rows), `[positions, vocab]` row-major.
     pub fn logits(&self, input: &Input<'_>, positions: &[usize], adaptation: &Adaptation) -> Vec<f32> {
-        host(self.logits_at(self.infer(input, adaptation, &mut |_| {}), positions))
+        host(self.logits_at(self.infer(input, adaptation, self.dtype, &mut |_| {}), positions))
+    }
+
+    /// The same, as exactly as the device can: in f64 on the CPU and in f32 elsewhere, with the weights that training used. Slow.
+    pub fn exact_logits(&self, input: &Input<'_>, positions: &[usize], adaptation: &Adaptation) -> Vec<f32> {
+        let dtype = if self.device == Device::flex() { DType::F64 } else { DType::F32 };
+        let logits = self.logits_at(self.infer(input, adaptation, dtype, &mut |_| {}), positions);
+        host(cast(logits, DType::F32))
     }
 
     /// Unrotated keys, and values, of every layer's tokens, without any adaptation.
     pub(crate) fn keys_values(&self, input: &Input<'_>) -> Vec<KeysValues> {
         let mut layers = Vec::with_capacity(self.layers.len());
-        self.infer(input, &Adaptation::default(), &mut |layer| layers.push(layer));
+        self.infer(input, &Adaptation::default(), self.dtype, &mut |layer| layers.push(layer));
         layers
     }
 
-    fn infer(&self, input: &Input<'_>, adaptation: &Adaptation, look: &mut dyn FnMut(KeysValues)) -> Tensor<2> {
-        self.run(&Geometry::new(self, input), &adaptation.constant(self.dtype), &mut drop, look)
+    fn infer(
+        &self,
+        input: &Input<'_>,
+        adaptation: &Adaptation,
+        dtype: DType,
+        look: &mut dyn FnMut(KeysValues),
+    ) -> Tensor<2> {
+        self.run(&Geometry::new(self, input, dtype), &adaptation.constant(dtype), &mut drop, look)
     }
 
     /// The output of the last layer, `[tokens, hidden]`, before the final normalisation.
@@ -75,7 +88,7 @@ impl Backbone {
         save: &mut dyn FnMut(Saved),
         look: &mut dyn FnMut(KeysValues),
     ) -> Tensor<2> {
-        let mut x = self.embedding.clone().select(0, geometry.ids.clone());
+        let mut x = cast(self.embedding.clone().select(0, geometry.ids.clone()), geometry.dtype);
         for (index, weights) in self.layers.iter().enumerate() {
             let place = Place { index, config: &self.config, geometry, adaptation };
             let (y, saved) = weights.forward(x, &place, look);

@@ -1,6 +1,6 @@
 //! The output head on the few positions that matter, in pieces: full logits of a batch would be the largest tensor of all.
 
-use super::{Backbone, f32_of, norm};
+use super::{Backbone, norm, wide};
 use crate::adaptation::cast;
 use crate::parameters::host;
 use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, TensorData, activation::softmax, s};
@@ -37,7 +37,7 @@ impl Backbone {
         let mut loss = 0.0;
         let mut gradients = Vec::new();
         for (piece, queries) in self.pieces(normalized, queries) {
-            let logits = f32_of(piece.matmul(head.clone().transpose()));
+            let logits = wide(piece.matmul(head.clone().transpose()));
             let probabilities = softmax(logits.clone(), 1);
             loss -= self.scores(logits, &probabilities, queries).iter().map(|score| score.log_probability).sum::<f64>();
             let tokens = self.indices(queries.iter().map(|query| query.token as usize));
@@ -55,18 +55,19 @@ impl Backbone {
         let head = self.output_head().transpose();
         let mut scores = Vec::with_capacity(queries.len());
         for (piece, queries) in self.pieces(normalized, queries) {
-            let logits = f32_of(piece.matmul(head.clone()));
+            let logits = wide(piece.matmul(head.clone()));
             let probabilities = softmax(logits.clone(), 1);
             scores.extend(self.scores(logits, &probabilities, queries));
         }
         scores
     }
 
-    /// Logits `[positions, vocab]`, f32, at `positions` (counted over all rows).
+    /// Logits `[positions, vocab]`, f32 (f64 in an exact pass), at `positions` (counted over all rows).
     pub(super) fn logits_at(&self, x: Tensor<2>, positions: &[usize]) -> Tensor<2> {
         let positions = self.indices(positions.iter().copied());
         let (normalized, _) = norm::forward(x.select(0, positions), &self.norm, self.config.rms_norm_eps);
-        f32_of(normalized.matmul(self.output_head().transpose()))
+        let head = cast(self.output_head(), normalized.dtype());
+        wide(normalized.matmul(head.transpose()))
     }
 
     fn scores(&self, logits: Tensor<2>, probabilities: &Tensor<2>, queries: &[Query]) -> Vec<TokenScore> {

@@ -1,7 +1,8 @@
 //! A rectangle of tokens, and what every layer needs to know of it.
 
-use crate::backbone::Backbone;
-use crate::backbone::rotary::Rotation;
+use super::rotary::Rotation;
+use super::{Backbone, wide_type};
+use crate::adaptation::cast;
 use burn::tensor::{DType, Int, Tensor, TensorData};
 
 /// Attention logit of what must not be seen. Finite: a padding token in front may see nothing at all, and its row is of no interest.
@@ -24,6 +25,8 @@ pub struct Input<'a> {
 
 /// What all layers share in one pass.
 pub(super) struct Geometry {
+    /// Number type of the pass.
+    pub(super) dtype: DType,
     pub(super) rows: usize,
     pub(super) length: usize,
     pub(super) rotation: Rotation,
@@ -36,7 +39,8 @@ pub(super) struct Geometry {
 }
 
 impl Geometry {
-    pub(super) fn new(backbone: &Backbone, input: &Input<'_>) -> Self {
+    /// For a pass in `dtype`.
+    pub(super) fn new(backbone: &Backbone, input: &Input<'_>, dtype: DType) -> Self {
         let Input { rows, length, .. } = *input;
         let config = &backbone.config;
         let group = config.num_attention_heads / config.num_key_value_heads;
@@ -60,13 +64,16 @@ impl Geometry {
                 mask.extend_from_within(start..start + length * length);
             }
         }
+        let mask = TensorData::new(mask, [rows, 1, group * length, length]);
+        let mask: Tensor<4> = Tensor::from_data(mask, (device, DType::F32));
         let ints =
             |values: &[i64]| Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), (device, DType::I64));
         Self {
+            dtype,
             rows,
             length,
-            rotation: Rotation::new(config, &positions, rows, length, device, backbone.dtype),
-            mask: Tensor::from_data(TensorData::new(mask, [rows, 1, group * length, length]), (device, DType::F32)),
+            rotation: Rotation::new(config, &positions, rows, length, device, dtype),
+            mask: cast(mask, wide_type(dtype)),
             tasks: ints(input.task_ids),
             ids: ints(input.input_ids),
         }

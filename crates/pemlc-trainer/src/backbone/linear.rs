@@ -1,7 +1,7 @@
 //! A frozen projection with low-rank deltas, and its gradient.
 
-use super::f32_of;
 use super::input::Geometry;
+use super::wide;
 use crate::adaptation::{Dropout, LowRank, cast};
 use crate::random::Stream;
 use burn::tensor::{DType, IndexingUpdateOp, Tensor, TensorData};
@@ -29,9 +29,9 @@ pub(super) type Gradients = Vec<(Tensor<3>, Tensor<3>)>;
 impl Linear {
     /// `x W^T + b + sum of deltas` for `x` `[tokens, in]`.
     pub(super) fn forward(&self, x: Tensor<2>, deltas: &[LowRank], geometry: &Geometry) -> (Tensor<2>, Saved) {
-        let mut y = x.clone().matmul(self.weight.clone().transpose());
+        let mut y = x.clone().matmul(cast(self.weight.clone(), x.dtype()).transpose());
         if let Some(bias) = &self.bias {
-            y = y + bias.clone().unsqueeze::<2>();
+            y = y + cast(bias.clone(), x.dtype()).unsqueeze::<2>();
         }
         let mut saved = Saved { low: Vec::new(), masks: Vec::new() };
         for delta in deltas {
@@ -98,9 +98,9 @@ fn times(x: Tensor<2>, m: &Tensor<3>, geometry: &Geometry) -> Tensor<2> {
 /// The gradient of `M` where `y = x M_t^T` by row: `gradient^T x`, summed over each set's rows, f32.
 fn transposed_times(gradient: Tensor<2>, x: Tensor<2>, m: &Tensor<3>, geometry: &Geometry) -> Tensor<3> {
     if shared(m).is_some() {
-        return f32_of(gradient.transpose().matmul(x)).unsqueeze();
+        return wide(gradient.transpose().matmul(x)).unsqueeze();
     }
-    let by_rows = f32_of(by_row(gradient, geometry).transpose().matmul(by_row(x, geometry)));
+    let by_rows = wide(by_row(gradient, geometry).transpose().matmul(by_row(x, geometry)));
     let zeros = Tensor::zeros(m.shape(), (&m.device(), DType::F32));
     zeros.select_assign(0, geometry.tasks.clone(), by_rows, IndexingUpdateOp::Add)
 }

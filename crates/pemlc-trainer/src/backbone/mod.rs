@@ -70,6 +70,12 @@ impl Backbone {
     }
 }
 
-fn f32_of<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
-    cast(tensor, DType::F32)
+/// `tensor` in the number type of sums and softmax: f32, or f64 in an exact pass.
+fn wide<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
+    let dtype = tensor.dtype();
+    cast(tensor, wide_type(dtype))
+}
+
+fn wide_type(dtype: DType) -> DType {
+    if dtype == DType::F64 { DType::F64 } else { DType::F32 }
 }

@@ -1,7 +1,7 @@
 //! Prefix rows in front of a layer's keys and values.
 
-use super::f32_of;
 use super::layer::Place;
+use super::wide;
 use burn::tensor::{DType, IndexingUpdateOp, Tensor, s};
 
 /// Gradients of one layer's rows, f32: key and value `[sets, kv_heads, length, head_dim]`, log-gate `[sets, length]`.
@@ -43,7 +43,7 @@ pub(super) fn detach(
     let [sets, _, heads, length, width] = rows.key.dims();
     let rest = |x: Tensor<4>| x.slice(s![.., .., length.., ..]);
     let front = |x: &Tensor<4>| -> Tensor<4> {
-        by_set(f32_of(x.clone().slice(s![.., .., ..length, ..])), [sets, heads, length, width], place)
+        by_set(wide(x.clone().slice(s![.., .., ..length, ..])), [sets, heads, length, width], place)
     };
     let gate = logits.slice(s![.., .., .., ..length]).sum_dim(2).sum_dim(1).squeeze_dims::<2>(&[1, 2]);
     let into_prefix = (front(&key), front(&value), by_set(gate, [sets, length], place));

@@ -4,7 +4,7 @@ use crate::config::BaseDtype;
 use crate::golden::{Golden, close};
 use crate::parameters::host;
 use crate::random::Stream;
-use burn::tensor::TensorData;
+use burn::tensor::{DType, TensorData};
 use pemlc_artifact::{Family, Projection};
 use std::collections::BTreeMap;
 
@@ -137,7 +137,7 @@ fn a_low_rank_delta_is_that_of_peft() {
     };
     let backbone = Backbone::random(&config(Family::Llama), 1, &device(), BaseDtype::F32);
     let input = Input { rows: 4, length: 3, input_ids: &[0; 12], attention_mask: &[1; 12], task_ids: &[2, 0, 1, 2] };
-    let geometry = input::Geometry::new(&backbone, &input);
+    let geometry = input::Geometry::new(&backbone, &input, DType::F32);
     let x = tensor(f32("inputs", "x"), [12, 8]);
     // The same factors as the private ones of three tasks must give the same, and gradients that add up to the shared one's.
     let private = LowRank { a: delta.a.clone().repeat_dim(0, 3), b: delta.b.clone().repeat_dim(0, 3), ..delta.clone() };
@@ -278,6 +278,17 @@ fn the_answer_does_not_depend_on_padding_or_on_other_rows() {
         assert!((together.log_probability - alone.log_probability).abs() < 1e-5, "{together:?} {alone:?}");
         assert_eq!(together.greedy, alone.greedy);
     }
+}
+
+#[test]
+fn an_exact_pass_agrees_to_the_rounding_of_f32() {
+    let case = Case::new(Family::Qwen2, 2, 0.0);
+    let (input, adaptation) = (case.input(), case.adaptation(&case.values));
+    let positions = [0, 2, 3];
+    let rounded = case.backbone.logits(&input, &positions, &adaptation);
+    let exact = case.backbone.exact_logits(&input, &positions, &adaptation);
+    close(&rounded, &exact, 1e-5);
+    assert_ne!(rounded, exact, "both are in f32");
 }
 
 #[test]

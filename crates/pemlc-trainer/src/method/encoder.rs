@@ -84,7 +84,7 @@ impl Encoder {
         let output = self.cell(parameters).reshape([sets, layers, length, width]).swap_dims(0, 1);
         let output = output.reshape([layers, sets * length, width]);
         let weight = parameters.get::<3>(HEAD_WEIGHT).swap_dims(1, 2);
-        let rows = output.matmul(weight) + parameters.get::<2>(HEAD_BIAS).unsqueeze_dim::<3>(1);
+        let rows = output.matmul(weight) * head_scale(width) + parameters.get::<2>(HEAD_BIAS).unsqueeze_dim::<3>(1);
         let rows: Tensor<6> = rows.reshape([layers, sets, length, 2, kv_heads, head_dim]);
         let half = |index: usize| -> Tensor<5> {
             rows.clone().slice(s![.., .., .., index..index + 1]).squeeze_dim::<5>(3).permute([1, 0, 3, 2, 4])
@@ -129,28 +129,28 @@ impl Encoder {
         let [sets, layers, kv_heads, length, head_dim] = self.shape.rows();
         let width = self.shape.config.width;
         let mut map = TensorMap::new();
-        let mut parts = |name: &str, count: usize, shape: &[usize], to: &dyn Fn(usize) -> String| {
-            let values = set.values(name);
+        let mut parts = |values: &[f32], count: usize, shape: &[usize], to: &dyn Fn(usize) -> String| {
             let size: usize = shape.iter().product();
             for (index, part) in values.chunks(size.max(1)).take(count).enumerate() {
                 map.insert(to(index), NamedTensor { shape: shape.to_vec(), values: Values::F32(part.to_vec()) });
             }
         };
-        parts(SEED, sets, &[length, width], &|set| format!("seed.{set}"));
-        parts(LAYER_CODE, 1, &[layers, width], &|_| "layer_code".to_owned());
+        parts(&set.values(SEED), sets, &[length, width], &|set| format!("seed.{set}"));
+        parts(&set.values(LAYER_CODE), 1, &[layers, width], &|_| "layer_code".to_owned());
         let outputs = 2 * kv_heads * head_dim;
-        parts(HEAD_WEIGHT, layers, &[outputs, width], &|layer| format!("head.{layer}.weight"));
-        parts(HEAD_BIAS, layers, &[outputs], &|layer| format!("head.{layer}.bias"));
-        parts(LOG_GATE, 1, &[layers], &|_| "log_gate".to_owned());
+        let heads: Vec<f32> = set.values(HEAD_WEIGHT).iter().map(|weight| weight * head_scale(width)).collect();
+        parts(&heads, layers, &[outputs, width], &|layer| format!("head.{layer}.weight"));
+        parts(&set.values(HEAD_BIAS), layers, &[outputs], &|layer| format!("head.{layer}.bias"));
+        parts(&set.values(LOG_GATE), 1, &[layers], &|_| "log_gate".to_owned());
         for (index, edge) in edges.iter().enumerate() {
             for (name, shape) in cell::weights(edge.operation, width) {
                 let from = format!("{}.{name}", prefix(index, edge.operation));
-                parts(&from, 1, &shape, &|_| format!("edges.{index}.{name}"));
+                parts(&set.values(&from), 1, &shape, &|_| format!("edges.{index}.{name}"));
             }
         }
         if self.shape.config.init == PrefixInit::Warm {
             for (name, kind) in [(WARM_KEY, "key"), (WARM_VALUE, "value")] {
-                parts(name, sets * layers, &[kv_heads, length, head_dim], &|index| {
+                parts(&set.values(name), sets * layers, &[kv_heads, length, head_dim], &|index| {
                     format!("warm_start.{}.layers.{}.{kind}", index / layers, index % layers)
                 });
             }
@@ -184,7 +184,8 @@ impl Method for Encoder {
         // Keys small, values zero. Rows that start warm start as they are, so both are zero there.
         let half = kv_heads * head_dim * width;
         let warm = self.shape.config.init == PrefixInit::Warm;
-        let mut heads = normal(HEAD_WEIGHT, layers * 2 * half, if warm { 0.0 } else { KEY_DEVIATION });
+        let deviation = if warm { 0.0 } else { KEY_DEVIATION / head_scale(width) };
+        let mut heads = normal(HEAD_WEIGHT, layers * 2 * half, deviation);
         for layer in heads.chunks_mut(2 * half) {
             layer[half..].fill(0.0);
         }
@@ -253,6 +254,12 @@ impl Method for Encoder {
         let rows = self.rows(&set.constants());
         Ok(Record { lora: None, prefix: prefix_files::write(Some(rows), &self.shape, to)? })
     }
+}
+
+/// What the head's parameters are multiplied by. Adam moves each of them by the learning rate; with 1 / width a row, which sums over the
+/// width, then moves by about the learning rate too, as a row that is learned directly does.
+fn head_scale(width: usize) -> f32 {
+    1.0 / width as f32
 }
 
 /// Where the weights of an operation on an edge are.

@@ -104,7 +104,7 @@ pub(crate) fn finish(
         prefix: record.prefix,
         seed: run.config.seed,
         device: run.device_name.clone(),
-        base_dtype: run.config.training.base_dtype.name().to_owned(),
+        base_dtype: run.config.training.base_dtype,
         costs,
         files,
     };

@@ -1,4 +1,5 @@
-//! Probes: a few short inputs of each task with the trainer's own logits, to which every exported graph is held.
+//! Probes: a few short inputs of each task with the trainer's own logits, to which every exported graph is held. They are computed
+//! exactly, so that the differences that a check finds are the artifact's.
 
 use crate::adaptation::Adaptation;
 use crate::backbone::{Backbone, Input};
@@ -39,8 +40,8 @@ pub(crate) fn make(backbone: &Backbone, adaptation: &Adaptation, tasks: &TaskSet
         Input { rows: texts.len(), length, input_ids: &input_ids, attention_mask: &attention_mask, task_ids: &task_id };
     let absolute: Vec<usize> =
         positions.iter().enumerate().map(|(index, position)| index / scored * length + *position as usize).collect();
-    let logits = backbone.logits(&input, &absolute, adaptation);
-    let base_logits = backbone.logits(&input, &absolute, &Adaptation::default());
+    let logits = backbone.exact_logits(&input, &absolute, adaptation);
+    let base_logits = backbone.exact_logits(&input, &absolute, &Adaptation::default());
     let vocab_size = backbone.config().vocab_size;
     Probes {
         count: texts.len(),

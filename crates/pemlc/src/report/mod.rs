@@ -25,7 +25,7 @@ pub(crate) fn page(material: &Material) -> String {
         count(run.costs.optimizer_steps),
         run.seed,
         escape(&run.device),
-        escape(&run.base_dtype)
+        run.base_dtype.name()
     );
     let sections = [
         ("Task scores on validation data", Some(scores::section(material))),

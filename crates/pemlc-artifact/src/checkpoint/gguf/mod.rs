@@ -63,6 +63,7 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
         tensors,
         source: super::Source::Gguf(Source { values: header.values }),
         hashed: vec![(path.to_path_buf(), name)],
+        rounded: false,
     })
 }
 
