@@ -26,6 +26,11 @@ impl Stream {
         (self.0.next_u32() >> 8) as f32 / (1u32 << 24) as f32
     }
 
+    /// Goes on as if `count` numbers had been taken with [`unit`](Self::unit).
+    pub(crate) fn skip(&mut self, count: usize) {
+        self.0.set_word_pos(self.0.get_word_pos() + count as u128);
+    }
+
     /// `count` numbers, uniform in `[-bound, bound)`.
     pub(crate) fn uniform(&mut self, count: usize, bound: f32) -> Vec<f32> {
         (0..count).map(|_| (2.0 * self.unit() - 1.0) * bound).collect()
@@ -57,6 +62,15 @@ mod tests {
         for other in [draw(2, "a", 0), draw(1, "b", 0), draw(1, "a", 1)] {
             assert_ne!(draw(1, "a", 0), other);
         }
+    }
+
+    #[test]
+    fn skipping_is_drawing() {
+        let mut drawn = Stream::new(1, "a", 0);
+        drawn.uniform(7, 1.0);
+        let mut skipped = Stream::new(1, "a", 0);
+        skipped.skip(7);
+        assert_eq!(drawn.uniform(40, 1.0), skipped.uniform(40, 1.0));
     }
 
     #[test]

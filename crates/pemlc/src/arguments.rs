@@ -97,7 +97,7 @@ pub(crate) struct CheckSettings {
     /// Runtimes to check on, separated by commas: ort-cpu, ort-cuda, tract
     #[arg(long, value_delimiter = ',', default_value = "ort-cpu,tract", value_name = "RUNTIME")]
     pub(crate) runtime: Vec<RuntimeKind>,
-    /// Largest absolute difference of a logit that passes
+    /// Largest absolute difference of a logit that passes; it grows in proportion where logits exceed 10
     #[arg(long, default_value_t = DEFAULT_TOLERANCE, value_name = "DIFFERENCE", value_parser = positive)]
     pub(crate) tolerance: f64,
 }

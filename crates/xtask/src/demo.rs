@@ -128,7 +128,7 @@ fn summary(run: &Value, artifact: &Value, times: &[(&str, Duration)]) -> anyhow:
             task["metric"].as_str().unwrap_or_default(),
             number("base_score"),
             number("score"),
-            task["validation_examples"]
+            task["validation_examples"].to_string()
         )?;
     }
     writeln!(text, "\n{:<16}{:>10}{:>10}{:>10}{:>12}", "runtime", "max abs", "argmax", "checks", "passed")?;
@@ -146,7 +146,7 @@ fn summary(run: &Value, artifact: &Value, times: &[(&str, Duration)]) -> anyhow:
             format!("{worst:.1e}"),
             format!("{:.1} %", agreement * 100.0),
             checks.len(),
-            runtime["passed"]
+            runtime["passed"].to_string()
         )?;
     }
     let bytes: u64 = list(artifact, "files").iter().filter_map(|file| file["bytes"].as_u64()).sum();

@@ -5,6 +5,7 @@ use super::head::{Query, TokenScore};
 use super::input::{Geometry, Input};
 use super::layer::{Place, Saved};
 use super::self_attention::KeysValues;
+use super::shard::{self, Shard};
 use crate::adaptation::{Adaptation, AdaptationGradient, cast};
 use crate::parameters::host;
 use burn::tensor::{DType, Device, Tensor};
@@ -20,15 +21,27 @@ impl Backbone {
         adaptation: &Adaptation,
         scale: f32,
     ) -> (f64, AdaptationGradient) {
-        let geometry = Geometry::new(self, input, self.dtype);
         let adaptation = adaptation.constant(self.dtype);
+        let parts = shard::each(&self.shards(input, queries), |shard| self.shard_gradient(shard, &adaptation, scale));
+        let add = |(loss, gradient): (f64, AdaptationGradient), (more, part)| (loss + more, gradient.add(part));
+        parts.into_iter().reduce(add).unwrap_or_default()
+    }
+
+    /// `adaptation` is constant.
+    pub(super) fn shard_gradient(
+        &self,
+        shard: &Shard<'_>,
+        adaptation: &Adaptation,
+        scale: f32,
+    ) -> (f64, AdaptationGradient) {
+        let geometry = Geometry::new(self, shard, self.dtype);
         let mut saved: Vec<Saved> = Vec::with_capacity(self.layers.len());
-        let x = self.run(&geometry, &adaptation, &mut |layer| saved.push(layer), &mut |_| {});
-        let (loss, mut gradient) = self.loss(x, queries, scale);
+        let x = self.run(&geometry, adaptation, &mut |layer| saved.push(layer), &mut |_| {});
+        let (loss, mut gradient) = self.loss(x, &shard.queries, scale);
         let mut deltas: BTreeMap<(usize, Projection), _> = BTreeMap::new();
         let mut prefix = Vec::with_capacity(self.layers.len());
         for (index, (weights, saved)) in self.layers.iter().zip(saved).enumerate().rev() {
-            let place = Place { index, config: &self.config, geometry: &geometry, adaptation: &adaptation };
+            let place = Place { index, config: &self.config, geometry: &geometry, adaptation };
             let mut of_layer = Vec::with_capacity(Projection::ALL.len());
             let (into_input, into_prefix) = weights.backward(saved, gradient, &place, &mut of_layer);
             gradient = into_input;
@@ -48,7 +61,16 @@ impl Backbone {
 
     /// What the model says of each queried token.
     pub fn score(&self, input: &Input<'_>, queries: &[Query], adaptation: &Adaptation) -> Vec<TokenScore> {
-        self.token_scores(self.infer(input, adaptation, self.dtype, &mut |_| {}), queries)
+        let adaptation = adaptation.constant(self.dtype);
+        let shards = self.shards(input, queries);
+        let parts = shard::each(&shards, |shard| {
+            let x = self.run(&Geometry::new(self, shard, self.dtype), &adaptation, &mut drop, &mut |_| {});
+            let scores = self.token_scores(x, &shard.queries);
+            shard.places.iter().copied().zip(scores).collect::<Vec<_>>()
+        });
+        let mut scores: Vec<(usize, TokenScore)> = parts.into_iter().flatten().collect();
+        scores.sort_by_key(|(place, _)| *place);
+        scores.into_iter().map(|(_, score)| score).collect()
     }
 
     /// Logits at `positions` (counted over all rows), `[positions, vocab]` row-major.
@@ -77,7 +99,8 @@ impl Backbone {
         dtype: DType,
         look: &mut dyn FnMut(KeysValues),
     ) -> Tensor<2> {
-        self.run(&Geometry::new(self, input, dtype), &adaptation.constant(dtype), &mut drop, look)
+        let whole = Shard::whole(input);
+        self.run(&Geometry::new(self, &whole, dtype), &adaptation.constant(dtype), &mut drop, look)
     }
 
     /// The output of the last layer, `[tokens, hidden]`, before the final normalisation.

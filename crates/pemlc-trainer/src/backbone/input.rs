@@ -1,6 +1,7 @@
 //! A rectangle of tokens, and what every layer needs to know of it.
 
 use super::rotary::Rotation;
+use super::shard::Shard;
 use super::{Backbone, wide_type};
 use crate::adaptation::cast;
 use burn::tensor::{DType, Int, Tensor, TensorData};
@@ -27,6 +28,8 @@ pub struct Input<'a> {
 pub(super) struct Geometry {
     /// Number type of the pass.
     pub(super) dtype: DType,
+    /// Tokens of the batch before these.
+    pub(super) first_token: usize,
     pub(super) rows: usize,
     pub(super) length: usize,
     pub(super) rotation: Rotation,
@@ -40,7 +43,8 @@ pub(super) struct Geometry {
 
 impl Geometry {
     /// For a pass in `dtype`.
-    pub(super) fn new(backbone: &Backbone, input: &Input<'_>, dtype: DType) -> Self {
+    pub(super) fn new(backbone: &Backbone, shard: &Shard<'_>, dtype: DType) -> Self {
+        let input = &shard.input;
         let Input { rows, length, .. } = *input;
         let config = &backbone.config;
         let group = config.num_attention_heads / config.num_key_value_heads;
@@ -70,6 +74,7 @@ impl Geometry {
             |values: &[i64]| Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), (device, DType::I64));
         Self {
             dtype,
+            first_token: shard.first_token,
             rows,
             length,
             rotation: Rotation::new(config, &positions, rows, length, device, dtype),

@@ -35,7 +35,7 @@ impl Linear {
         }
         let mut saved = Saved { low: Vec::new(), masks: Vec::new() };
         for delta in deltas {
-            let mask = delta.dropout.as_ref().map(|dropout| mask(dropout, &x));
+            let mask = delta.dropout.as_ref().map(|dropout| mask(dropout, &x, geometry));
             let dropped = match &mask {
                 Some(mask) => x.clone() * mask.clone(),
                 None => x.clone(),
@@ -120,8 +120,9 @@ fn by_row(x: Tensor<2>, geometry: &Geometry) -> Tensor<3> {
 }
 
 /// 0 for what is dropped, 1 over the share that is kept for the rest.
-fn mask(dropout: &Dropout, x: &Tensor<2>) -> Tensor<2> {
+fn mask(dropout: &Dropout, x: &Tensor<2>, geometry: &Geometry) -> Tensor<2> {
     let mut stream = Stream::new(dropout.seed, &dropout.name, dropout.step);
+    stream.skip(geometry.first_token * x.dims()[1]);
     let kept = 1.0 / (1.0 - dropout.rate);
     let count = x.shape().num_elements();
     let values: Vec<f32> = (0..count).map(|_| if stream.unit() < dropout.rate { 0.0 } else { kept }).collect();

@@ -15,6 +15,7 @@ mod norm;
 mod prefix;
 mod rotary;
 mod self_attention;
+mod shard;
 mod swiglu;
 #[cfg(test)]
 mod tests;

@@ -137,7 +137,7 @@ fn a_low_rank_delta_is_that_of_peft() {
     };
     let backbone = Backbone::random(&config(Family::Llama), 1, &device(), BaseDtype::F32);
     let input = Input { rows: 4, length: 3, input_ids: &[0; 12], attention_mask: &[1; 12], task_ids: &[2, 0, 1, 2] };
-    let geometry = input::Geometry::new(&backbone, &input, DType::F32);
+    let geometry = input::Geometry::new(&backbone, &shard::Shard::whole(&input), DType::F32);
     let x = tensor(f32("inputs", "x"), [12, 8]);
     // The same factors as the private ones of three tasks must give the same, and gradients that add up to the shared one's.
     let private = LowRank { a: delta.a.clone().repeat_dim(0, 3), b: delta.b.clone().repeat_dim(0, 3), ..delta.clone() };
@@ -277,6 +277,21 @@ fn the_answer_does_not_depend_on_padding_or_on_other_rows() {
     for (together, alone) in together[4..].iter().zip(&alone) {
         assert!((together.log_probability - alone.log_probability).abs() < 1e-5, "{together:?} {alone:?}");
         assert_eq!(together.greedy, alone.greedy);
+    }
+}
+
+#[test]
+fn shards_add_up_to_the_whole_batch_with_the_same_dropout() {
+    let case = Case::new(Family::Llama, 2, 0.5);
+    let (input, adaptation) = (case.input(), case.adaptation(&case.values));
+    let shards: Vec<_> = (0..3).map(|row| shard::Shard::new(&input, row..row + 1, &case.queries)).collect();
+    let parts = shard::each(&shards, |shard| case.backbone.shard_gradient(shard, &adaptation, 1.0));
+    let (loss, gradient) = parts.into_iter().reduce(|x, y| (x.0 + y.0, x.1.add(y.1))).unwrap();
+    let (whole_loss, whole) = case.loss(&case.values);
+    assert!((loss - whole_loss).abs() < 1e-5, "{loss} {whole_loss}");
+    let (found, whole) = (by_name(gradient), by_name(whole));
+    for (name, values) in &whole {
+        close(&found[name], values, 1e-5);
     }
 }
 

@@ -59,9 +59,17 @@ fn verdict(validation: &Validation) -> String {
         names.map(|runtime| runtime.runtime.as_str()).collect::<Vec<_>>().join(", ")
     };
     if names(false).is_empty() {
-        format!("validated: true (every check passed on {}, tolerance {:e})", names(true), validation.tolerance)
+        format!(
+            "validated: true (every check passed on {}, tolerance {:e}, in proportion where logits exceed 10)",
+            names(true),
+            validation.tolerance
+        )
     } else {
-        format!("validated: false (failed on {}, tolerance {:e})", names(false), validation.tolerance)
+        format!(
+            "validated: false (failed on {}, tolerance {:e}, in proportion where logits exceed 10)",
+            names(false),
+            validation.tolerance
+        )
     }
 }
 
@@ -98,6 +106,9 @@ mod tests {
         prefill of sst2 failed: position 3 differs
         ");
         let validation = Validation { tolerance: 1e-4, runtimes: vec![runtime] };
-        assert_eq!(verdict(&validation), "validated: false (failed on ort-cpu, tolerance 1e-4)");
+        assert_eq!(
+            verdict(&validation),
+            "validated: false (failed on ort-cpu, tolerance 1e-4, in proportion where logits exceed 10)"
+        );
     }
 }

@@ -31,7 +31,9 @@ fn verdict(artifact: &ArtifactManifest) -> String {
         Some(validation) => {
             let (class, word) = if artifact.validated { ("good", "Validated") } else { ("bad", "Failed") };
             let tolerance = validation.tolerance;
-            format!("<p><span class=\"{class}\">{word}</span> with tolerance {tolerance:e} on logits.{encoder}</p>\n")
+            format!(
+                "<p><span class=\"{class}\">{word}</span> with tolerance {tolerance:e} on logits, in proportion where they exceed 10.{encoder}</p>\n"
+            )
         }
     }
 }
