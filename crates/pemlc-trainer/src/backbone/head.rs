@@ -8,6 +8,9 @@ use burn::tensor::{DType, IndexingUpdateOp, Int, Tensor, TensorData, activation:
 /// Bytes of one piece of f32 logits.
 const PIECE: usize = 32 << 20;
 
+/// Rows of the output head whose number type is changed at a time.
+const CAST_ROWS: usize = 4096;
+
 /// Read the probability of `token` from the hidden state at `position` (counted over all rows).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Query {
@@ -66,8 +69,13 @@ impl Backbone {
     pub(super) fn logits_at(&self, x: Tensor<2>, positions: &[usize]) -> Tensor<2> {
         let positions = self.indices(positions.iter().copied());
         let (normalized, _) = norm::forward(x.select(0, positions), &self.norm, self.config.rms_norm_eps);
-        let head = cast(self.output_head(), normalized.dtype());
-        wide(normalized.matmul(head.transpose()))
+        let head = self.output_head();
+        if head.dtype() == normalized.dtype() {
+            return wide(normalized.matmul(head.transpose()));
+        }
+        // The largest weight of all is not held twice, in another number type.
+        let part = |rows: Tensor<2>| normalized.clone().matmul(cast(rows, normalized.dtype()).transpose());
+        wide(Tensor::cat(head.split(CAST_ROWS, 0).into_iter().map(part).collect(), 1))
     }
 
     fn scores(&self, logits: Tensor<2>, probabilities: &Tensor<2>, queries: &[Query]) -> Vec<TokenScore> {

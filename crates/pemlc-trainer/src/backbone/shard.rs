@@ -8,7 +8,7 @@ use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use std::ops::Range;
 
 /// Fewest tokens that are worth a shard: each reads all weights.
-const TOKENS: usize = 128;
+const TOKENS: usize = 72;
 
 /// Some rows of a batch, with what is asked about them.
 pub(super) struct Shard<'a> {
@@ -24,7 +24,8 @@ pub(super) struct Shard<'a> {
 impl Backbone {
     /// Depends on the batch alone, not on how many cores there are, so that sums over shards do not either. A GPU gets one.
     pub(super) fn shards<'a>(&self, input: &Input<'a>, queries: &[Query]) -> Vec<Shard<'a>> {
-        let rows = if self.device == Device::flex() { TOKENS.div_ceil(input.length.max(1)) } else { input.rows };
+        let most = if self.device == Device::flex() { input.rows * input.length / TOKENS } else { 1 };
+        let rows = input.rows.div_ceil(most.max(1));
         let starts = (0..input.rows).step_by(rows.max(1));
         starts.map(|start| Shard::new(input, start..(start + rows).min(input.rows), queries)).collect()
     }
