@@ -160,9 +160,9 @@ pub(crate) struct RunArguments {
     /// Give TEXT to the model as it is, without the template
     #[arg(long)]
     pub(crate) raw: bool,
-    /// Generate at most so many tokens
-    #[arg(long, default_value_t = 16, value_name = "TOKENS")]
-    pub(crate) max_new_tokens: usize,
+    /// Generate at most so many tokens. Default: 16, or none where there are answers to choose from
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) max_new_tokens: Option<usize>,
     /// Runtime to ask: ort-cpu, ort-cuda or tract
     #[arg(long, default_value = "ort-cpu", value_name = "RUNTIME")]
     pub(crate) runtime: RuntimeKind,

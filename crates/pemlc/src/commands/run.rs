@@ -9,6 +9,9 @@ use pemlc_artifact::run::TaskRecord;
 use pemlc_data::{Request, Template, Tokenizer};
 use pemlc_runtime::{GenerateOptions, OpenOptions, ScoreRow, Session, generate};
 
+/// Tokens generated where nothing else is said.
+const MAX_NEW_TOKENS: usize = 16;
+
 pub(crate) fn run(arguments: &RunArguments) -> anyhow::Result<Outcome> {
     let manifest = super::open_artifact(&arguments.dir)?;
     let paths = ArtifactPaths::new(&arguments.dir);
@@ -32,10 +35,13 @@ pub(crate) fn run(arguments: &RunArguments) -> anyhow::Result<Outcome> {
 
     if !answers.is_empty() {
         print!("{}", rank(session.as_mut(), task_id, &request, &answers)?);
+        if arguments.max_new_tokens.is_none() {
+            return Ok(Outcome::Done);
+        }
         println!();
     }
     let options = GenerateOptions {
-        max_new_tokens: arguments.max_new_tokens,
+        max_new_tokens: arguments.max_new_tokens.unwrap_or(MAX_NEW_TOKENS),
         eos_token_ids: manifest.config.eos_token_ids.clone(),
     };
     let generated = generate(session.as_mut(), &request.prompt, task_id, &options, &mut |_| {})?;
