@@ -173,6 +173,9 @@ fn every_method_lowers_the_loss() {
         ("prefix", ""),
         ("prefix", "init = \"cold\"\nlog_gate_init = 0.0"),
         ("lora+prefix", "log_gate = false\nsharing = \"shared\""),
+        ("prefix-mlp", "hidden = 32"),
+        ("prefix-mlp", "hidden = 32\ninit = \"cold\"\nlog_gate = false"),
+        ("lora+prefix-mlp", "hidden = 32\nsharing = \"shared\""),
         ("peml", "width = 16"),
         ("peml", "width = 16\ninit = \"cold\"\nlog_gate_init = -1.0"),
     ] {
@@ -180,7 +183,22 @@ fn every_method_lowers_the_loss() {
         let loss = late_loss(&format!("method = \"{method}\"\n[prefix]\n{prefix}"), 5e-3, output.path());
         assert!(loss < 0.9 * untrained, "{method} {prefix}: {loss}, untrained {untrained}");
         let peft = output.path().join("adapters/tense/prefix");
-        assert_eq!(peft.exists(), method == "lora+prefix", "{method}: PEFT has no log-gates");
+        assert_eq!(peft.exists(), prefix.contains("log_gate = false"), "{method}: PEFT has no log-gates");
+    }
+    for (method, prompt) in [
+        ("prompt", ""),
+        ("prompt", "init = \"vocabulary\"\nsharing = \"shared\""),
+        ("lora+prompt", "init = \"random\""),
+        ("p-tuning", ""),
+        ("p-tuning", "encoder = \"lstm\"\nhidden = 16\nlength = 6"),
+        ("mpt", ""),
+        ("mpt", "rank = 2\ntext = \"Answer in one word.\""),
+    ] {
+        let output = tempfile::tempdir_in(folder.path()).expect("a folder");
+        let loss = late_loss(&format!("method = \"{method}\"\n[prompt]\n{prompt}"), 5e-3, output.path());
+        assert!(loss < 0.9 * untrained, "{method} {prompt}: {loss}, untrained {untrained}");
+        assert!(output.path().join("adapters/tense/prefix").exists(), "{method}: a folded prompt is a plain prefix");
+        assert!(!output.path().join("prompt/architecture.json").exists(), "{method} has no encoder to freeze");
     }
 }
 
