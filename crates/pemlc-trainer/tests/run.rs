@@ -131,6 +131,26 @@ fn a_stopped_run_ends_bitwise_as_an_undisturbed_one() {
 }
 
 #[test]
+fn a_stopped_run_with_a_prompt_ends_bitwise_too() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = || config(&format!("method = \"lora+prompt\"\n{PEML}"));
+    let (whole, stopped) = (folder.path().join("whole"), folder.path().join("stopped"));
+    run_to_the_end(config(), &whole);
+    let first = request(config(), &stopped, false);
+    train(first.clone(), &mut StopAfter(4, first.stop.clone())).expect("stopping is no error");
+    train(request(config(), &stopped, true), &mut ()).expect("resuming succeeds");
+    assert!(trained(&whole) == trained(&stopped), "the resumed run differs");
+}
+
+#[test]
+fn a_prompt_without_a_text_to_start_from_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = "method = \"mpt\"\n[prompt]\ntext = \" \"";
+    let error = train(request(config(text), folder.path(), false), &mut ()).expect_err("there is no token");
+    insta::assert_snapshot!(error, @"`prompt.text` has no tokens, but the prompt starts from it: give it a text, or set prompt.init = \"vocabulary\"");
+}
+
+#[test]
 fn a_run_leaves_what_export_reads() {
     let folder = tempfile::tempdir().expect("a folder");
     let manifest = run_to_the_end(config(PEML), folder.path());

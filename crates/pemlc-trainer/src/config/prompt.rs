@@ -90,3 +90,28 @@ impl PromptConfig {
         ]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::config::RunConfig;
+    use std::path::Path;
+
+    #[test]
+    fn settings_out_of_range_are_refused() {
+        let error = |settings: &str| {
+            let text = format!("model = \"m\"\ntasks = []\n[prompt]\n{settings}");
+            let error = RunConfig::from_toml(&text, Path::new("run.toml")).unwrap_err().to_string();
+            error.lines().filter(|line| !line.trim_matches([' ', '|', '^']).is_empty()).collect::<Vec<_>>().join("\n")
+        };
+        let errors = ["length = 0", "hidden = 0", "lstm_layers = 0", "rank = 0", "init = \"texts\""].map(error);
+        insta::assert_snapshot!(errors.join("\n"), @r#"
+        run.toml: `prompt.length` is 0, expected at least 1
+        run.toml: `prompt.hidden` is 0, expected at least 1
+        run.toml: `prompt.lstm_layers` is 0, expected at least 1
+        run.toml: `prompt.rank` is 0, expected at least 1
+        run.toml: TOML parse error at line 4, column 8
+        4 | init = "texts"
+        unknown variant `texts`, expected one of `random`, `vocabulary`, `text`
+        "#);
+    }
+}
