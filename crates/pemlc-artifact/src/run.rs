@@ -38,7 +38,7 @@ pub struct RunManifest {
     pub pemlc_version: String,
     /// The frozen base model.
     pub base: BaseModel,
-    /// Method name as in the run file: `peml`, `lora`, `prefix`, `lora+prefix`.
+    /// Method name as in the run file, for instance `peml`.
     pub method: String,
     /// Tasks in `task_id` order: index 0 is `task_id` 0.
     pub tasks: Vec<TaskRecord>,

@@ -45,13 +45,16 @@ pub struct PrefixRows {
     pub log_gate: Tensor<3>,
 }
 
-/// Deltas by (layer, projection), and prefix rows.
+/// Deltas by (layer, projection), and prefix rows or a soft prompt.
 #[derive(Debug, Clone, Default)]
 pub struct Adaptation {
     /// Deltas; those of one projection add up.
     pub deltas: BTreeMap<(usize, Projection), Vec<LowRank>>,
     /// Prefix rows, if any.
     pub prefix: Option<PrefixRows>,
+    /// A soft prompt, `[sets, length, hidden]`, in front of the token embeddings: it takes positions `0..length`, the tokens those after
+    /// it. Not together with prefix rows. Export folds it into such.
+    pub prompt: Option<Tensor<3>>,
 }
 
 /// The gradient of a loss with respect to an [`Adaptation`]: the same tensors, f32.
@@ -61,15 +64,18 @@ pub struct AdaptationGradient {
     pub deltas: BTreeMap<(usize, Projection), Vec<(Tensor<3>, Tensor<3>)>>,
     /// Gradients of keys, values and log-gates.
     pub prefix: Option<(Tensor<5>, Tensor<5>, Tensor<3>)>,
+    /// Gradient of the soft prompt.
+    pub prompt: Option<Tensor<3>>,
 }
 
 impl Adaptation {
-    /// Adds what another method contributes. Rows of the later one replace those of the earlier.
+    /// Adds what another method contributes. Rows and prompts of the later one replace those of the earlier.
     pub fn add(&mut self, other: Self) {
         for (place, deltas) in other.deltas {
             self.deltas.entry(place).or_default().extend(deltas);
         }
         self.prefix = other.prefix.or(self.prefix.take());
+        self.prompt = other.prompt.or(self.prompt.take());
     }
 
     /// The same outside autodiff, keys, values and factors in `dtype`. Log-gates stay f32, as softmax does, unless `dtype` is wider.
@@ -86,6 +92,7 @@ impl Adaptation {
                 value: cast(rows.value.clone().inner(), dtype),
                 log_gate: cast(rows.log_gate.clone().inner(), if dtype == DType::F64 { dtype } else { DType::F32 }),
             }),
+            prompt: self.prompt.as_ref().map(|prompt| cast(prompt.clone().inner(), dtype)),
         }
     }
 
@@ -110,6 +117,9 @@ impl Adaptation {
             push(&mut terms, rows.key, key);
             push(&mut terms, rows.value, value);
             push(&mut terms, rows.log_gate, log_gate);
+        }
+        if let (Some(prompt), Some(into)) = (self.prompt, gradient.prompt) {
+            push(&mut terms, prompt, into);
         }
         if terms.is_empty() { None } else { Some(Tensor::cat(terms, 0).sum().backward()) }
     }

@@ -1,5 +1,9 @@
 //! The run file.
 
+mod prompt;
+
+pub use prompt::{FactorInit, PromptConfig, PromptEncoder, PromptInit};
+
 use pemlc_artifact::Projection;
 use pemlc_artifact::prompt::Operation;
 pub use pemlc_artifact::run::BaseDtype;
@@ -33,6 +37,9 @@ pub struct RunConfig {
     /// Prefix rows and their encoder.
     #[serde(default)]
     pub prefix: PrefixConfig,
+    /// Soft prompts.
+    #[serde(default)]
+    pub prompt: PromptConfig,
     /// Scoring.
     #[serde(default)]
     pub evaluation: EvaluationConfig,
@@ -60,6 +67,24 @@ pub enum MethodName {
     /// LoRA, and prefix rows learned directly.
     #[serde(rename = "lora+prefix")]
     LoraPrefix,
+    /// Prefix rows alone, through an MLP.
+    #[serde(rename = "prefix-mlp")]
+    PrefixMlp,
+    /// LoRA, and prefix rows through an MLP.
+    #[serde(rename = "lora+prefix-mlp")]
+    LoraPrefixMlp,
+    /// A soft prompt learned directly (prompt tuning).
+    #[serde(rename = "prompt")]
+    Prompt,
+    /// LoRA, and a soft prompt learned directly.
+    #[serde(rename = "lora+prompt")]
+    LoraPrompt,
+    /// A soft prompt through an encoder (P-Tuning).
+    #[serde(rename = "p-tuning")]
+    PTuning,
+    /// One soft prompt, and a low-rank factor for each task (multitask prompt tuning).
+    #[serde(rename = "mpt")]
+    Mpt,
 }
 
 impl MethodName {
@@ -70,15 +95,21 @@ impl MethodName {
             Self::Lora => "lora",
             Self::Prefix => "prefix",
             Self::LoraPrefix => "lora+prefix",
+            Self::PrefixMlp => "prefix-mlp",
+            Self::LoraPrefixMlp => "lora+prefix-mlp",
+            Self::Prompt => "prompt",
+            Self::LoraPrompt => "lora+prompt",
+            Self::PTuning => "p-tuning",
+            Self::Mpt => "mpt",
         }
     }
 
     /// Whether it has low-rank deltas.
     pub fn has_lora(self) -> bool {
-        self != Self::Prefix
+        !matches!(self, Self::Prefix | Self::PrefixMlp | Self::Prompt | Self::PTuning | Self::Mpt)
     }
 
-    /// Whether it has prefix rows.
+    /// Whether it has prefix rows, or a soft prompt, which is exported as such.
     pub fn has_prefix(self) -> bool {
         self != Self::Lora
     }
@@ -210,8 +241,10 @@ pub struct PrefixConfig {
     /// The text of a warm start. Default: each task's template without its fields or, if nothing is left, its first training prompt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
-    /// Width of the encoder's seed.
+    /// Width of the encoder's seed, and of the input of `prefix-mlp`'s MLP.
     pub width: usize,
+    /// Width of the hidden layer of `prefix-mlp`'s MLP.
+    pub hidden: usize,
     /// Nodes of the encoder's cell, after the seed.
     pub nodes: usize,
     /// Candidates on each edge of the cell.
@@ -233,6 +266,7 @@ impl Default for PrefixConfig {
             init: PrefixInit::Warm,
             text: None,
             width: 64,
+            hidden: 512,
             nodes: 2,
             operations: vec![
                 Operation::Skip,
@@ -354,11 +388,12 @@ impl RunConfig {
             ("lora.rank", lora.rank),
             ("prefix.length", prefix.length),
             ("prefix.width", prefix.width),
+            ("prefix.hidden", prefix.hidden),
             ("prefix.nodes", prefix.nodes),
             ("evaluation.limit", self.evaluation.limit),
             ("evaluation.batch_size", self.evaluation.batch_size),
         ];
-        for (key, value) in positive {
+        for (key, value) in positive.into_iter().chain(self.prompt.positive()) {
             if value == 0 {
                 return fail(key, "0".to_owned(), "at least 1");
             }

@@ -116,6 +116,11 @@ pub enum TrainError {
         "`prefix.text` has no tokens, but the prefix starts warm from it: give it a text, or set prefix.init = \"cold\""
     )]
     NoWarmText,
+    /// The text that a soft prompt starts from has no tokens.
+    #[error(
+        "`prompt.text` has no tokens, but the prompt starts from it: give it a text, or set prompt.init = \"vocabulary\""
+    )]
+    NoPromptText,
 }
 
 fn last_good(checkpoint: Option<&Path>) -> String {

@@ -131,6 +131,26 @@ fn a_stopped_run_ends_bitwise_as_an_undisturbed_one() {
 }
 
 #[test]
+fn a_stopped_run_with_a_prompt_ends_bitwise_too() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = || config(&format!("method = \"lora+prompt\"\n{PEML}"));
+    let (whole, stopped) = (folder.path().join("whole"), folder.path().join("stopped"));
+    run_to_the_end(config(), &whole);
+    let first = request(config(), &stopped, false);
+    train(first.clone(), &mut StopAfter(4, first.stop.clone())).expect("stopping is no error");
+    train(request(config(), &stopped, true), &mut ()).expect("resuming succeeds");
+    assert!(trained(&whole) == trained(&stopped), "the resumed run differs");
+}
+
+#[test]
+fn a_prompt_without_a_text_to_start_from_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let text = "method = \"mpt\"\n[prompt]\ntext = \" \"";
+    let error = train(request(config(text), folder.path(), false), &mut ()).expect_err("there is no token");
+    insta::assert_snapshot!(error, @"`prompt.text` has no tokens, but the prompt starts from it: give it a text, or set prompt.init = \"vocabulary\"");
+}
+
+#[test]
 fn a_run_leaves_what_export_reads() {
     let folder = tempfile::tempdir().expect("a folder");
     let manifest = run_to_the_end(config(PEML), folder.path());
@@ -173,6 +193,9 @@ fn every_method_lowers_the_loss() {
         ("prefix", ""),
         ("prefix", "init = \"cold\"\nlog_gate_init = 0.0"),
         ("lora+prefix", "log_gate = false\nsharing = \"shared\""),
+        ("prefix-mlp", "hidden = 32"),
+        ("prefix-mlp", "hidden = 32\ninit = \"cold\"\nlog_gate = false"),
+        ("lora+prefix-mlp", "hidden = 32\nsharing = \"shared\""),
         ("peml", "width = 16"),
         ("peml", "width = 16\ninit = \"cold\"\nlog_gate_init = -1.0"),
     ] {
@@ -180,7 +203,22 @@ fn every_method_lowers_the_loss() {
         let loss = late_loss(&format!("method = \"{method}\"\n[prefix]\n{prefix}"), 5e-3, output.path());
         assert!(loss < 0.9 * untrained, "{method} {prefix}: {loss}, untrained {untrained}");
         let peft = output.path().join("adapters/tense/prefix");
-        assert_eq!(peft.exists(), method == "lora+prefix", "{method}: PEFT has no log-gates");
+        assert_eq!(peft.exists(), prefix.contains("log_gate = false"), "{method}: PEFT has no log-gates");
+    }
+    for (method, prompt) in [
+        ("prompt", ""),
+        ("prompt", "init = \"vocabulary\"\nsharing = \"shared\""),
+        ("lora+prompt", "init = \"random\""),
+        ("p-tuning", ""),
+        ("p-tuning", "encoder = \"lstm\"\nhidden = 16\nlength = 6"),
+        ("mpt", ""),
+        ("mpt", "rank = 2\ntext = \"Answer in one word.\""),
+    ] {
+        let output = tempfile::tempdir_in(folder.path()).expect("a folder");
+        let loss = late_loss(&format!("method = \"{method}\"\n[prompt]\n{prompt}"), 5e-3, output.path());
+        assert!(loss < 0.9 * untrained, "{method} {prompt}: {loss}, untrained {untrained}");
+        assert!(output.path().join("adapters/tense/prefix").exists(), "{method}: a folded prompt is a plain prefix");
+        assert!(!output.path().join("prompt/architecture.json").exists(), "{method} has no encoder to freeze");
     }
 }
 

@@ -4,6 +4,7 @@ use super::Backbone;
 use super::head::{Query, TokenScore};
 use super::input::{Geometry, Input};
 use super::layer::{Place, Saved};
+use super::prompt;
 use super::self_attention::KeysValues;
 use super::shard::{self, Shard};
 use crate::adaptation::{Adaptation, AdaptationGradient, cast};
@@ -34,10 +35,11 @@ impl Backbone {
         adaptation: &Adaptation,
         scale: f32,
     ) -> (f64, AdaptationGradient) {
-        let geometry = Geometry::new(self, shard, self.dtype);
+        let geometry = Geometry::new(self, shard, self.dtype, prompt::length(adaptation));
         let mut saved: Vec<Saved> = Vec::with_capacity(self.layers.len());
         let x = self.run(&geometry, adaptation, &mut |layer| saved.push(layer), &mut |_| {});
-        let (loss, mut gradient) = self.loss(x, &shard.queries, scale);
+        let (loss, gradient) = self.loss(x, &shard.queries, scale);
+        let mut gradient = prompt::detach_backward(gradient, &geometry);
         let mut deltas: BTreeMap<(usize, Projection), _> = BTreeMap::new();
         let mut prefix = Vec::with_capacity(self.layers.len());
         for (index, (weights, saved)) in self.layers.iter().zip(saved).enumerate().rev() {
@@ -56,7 +58,8 @@ impl Backbone {
             let gates = prefix.iter().map(|(_, _, gate)| gate.clone()).collect();
             (stack(|rows| rows.0.clone()), stack(|rows| rows.1.clone()), Tensor::stack::<3>(gates, 1))
         });
-        (loss, AdaptationGradient { deltas, prefix })
+        let prompt = adaptation.prompt.as_ref().map(|prompt| prompt::gradient(gradient, prompt, &geometry));
+        (loss, AdaptationGradient { deltas, prefix, prompt })
     }
 
     /// What the model says of each queried token.
@@ -64,7 +67,8 @@ impl Backbone {
         let adaptation = adaptation.constant(self.dtype);
         let shards = self.shards(input, queries);
         let parts = shard::each(&shards, |shard| {
-            let x = self.run(&Geometry::new(self, shard, self.dtype), &adaptation, &mut drop, &mut |_| {});
+            let geometry = Geometry::new(self, shard, self.dtype, prompt::length(&adaptation));
+            let x = self.run(&geometry, &adaptation, &mut drop, &mut |_| {});
             let scores = self.token_scores(x, &shard.queries);
             shard.places.iter().copied().zip(scores).collect::<Vec<_>>()
         });
@@ -92,18 +96,18 @@ impl Backbone {
         layers
     }
 
-    fn infer(
+    pub(super) fn infer(
         &self,
         input: &Input<'_>,
         adaptation: &Adaptation,
         dtype: DType,
         look: &mut dyn FnMut(KeysValues),
     ) -> Tensor<2> {
-        let whole = Shard::whole(input);
-        self.run(&Geometry::new(self, &whole, dtype), &adaptation.constant(dtype), &mut drop, look)
+        let geometry = Geometry::new(self, &Shard::whole(input), dtype, prompt::length(adaptation));
+        self.run(&geometry, &adaptation.constant(dtype), &mut drop, look)
     }
 
-    /// The output of the last layer, `[tokens, hidden]`, before the final normalisation.
+    /// The output of the last layer for the tokens, `[tokens, hidden]`, before the final normalisation.
     fn run(
         &self,
         geometry: &Geometry,
@@ -111,13 +115,14 @@ impl Backbone {
         save: &mut dyn FnMut(Saved),
         look: &mut dyn FnMut(KeysValues),
     ) -> Tensor<2> {
-        let mut x = cast(self.embedding.clone().select(0, geometry.ids.clone()), geometry.dtype);
+        let x = cast(self.embedding.clone().select(0, geometry.ids.clone()), geometry.dtype);
+        let mut x = prompt::attach(x, adaptation, geometry);
         for (index, weights) in self.layers.iter().enumerate() {
             let place = Place { index, config: &self.config, geometry, adaptation };
             let (y, saved) = weights.forward(x, &place, look);
             save(saved);
             x = y;
         }
-        x
+        prompt::detach(x, geometry)
     }
 }

@@ -28,30 +28,36 @@ pub struct Input<'a> {
 pub(super) struct Geometry {
     /// Number type of the pass.
     pub(super) dtype: DType,
-    /// Tokens of the batch before these.
+    /// Tokens of the batch before these, soft prompts included.
     pub(super) first_token: usize,
     pub(super) rows: usize,
+    /// Vectors of a soft prompt in front of each row's tokens.
+    pub(super) prompt: usize,
+    /// Of a row, the soft prompt included.
     pub(super) length: usize,
     pub(super) rotation: Rotation,
     /// `[rows, 1, group * length, length]`: causal and padding mask, repeated for the query heads that share a key head.
     pub(super) mask: Tensor<4>,
     /// `[rows]`.
     pub(super) tasks: Tensor<1, Int>,
-    /// `[rows * length]`.
+    /// `[rows * (length - prompt)]`.
     pub(super) ids: Tensor<1, Int>,
 }
 
 impl Geometry {
-    /// For a pass in `dtype`.
-    pub(super) fn new(backbone: &Backbone, shard: &Shard<'_>, dtype: DType) -> Self {
+    /// For a pass in `dtype`, with `prompt` vectors in front of each row's tokens.
+    pub(super) fn new(backbone: &Backbone, shard: &Shard<'_>, dtype: DType, prompt: usize) -> Self {
         let input = &shard.input;
-        let Input { rows, length, .. } = *input;
+        let Input { rows, length: tokens, .. } = *input;
+        let length = prompt + tokens;
+        let visible = |row: &[i64]| [vec![1; prompt], row.to_vec()].concat();
+        let visible: Vec<i64> = input.attention_mask.chunks(tokens).flat_map(visible).collect();
         let config = &backbone.config;
         let group = config.num_attention_heads / config.num_key_value_heads;
         let device = &backbone.device;
         // Position of a token: how many tokens stand before it.
         let mut positions = Vec::with_capacity(rows * length);
-        for row in input.attention_mask.chunks(length) {
+        for row in visible.chunks(length) {
             let mut before = 0;
             for &mask in row {
                 positions.push(before);
@@ -59,7 +65,7 @@ impl Geometry {
             }
         }
         let mut mask = Vec::with_capacity(rows * group * length * length);
-        for row in input.attention_mask.chunks(length) {
+        for row in visible.chunks(length) {
             let start = mask.len();
             for query in 0..length {
                 mask.extend((0..length).map(|key| if key <= query && row[key] == 1 { 0.0 } else { MASKED }));
@@ -74,8 +80,9 @@ impl Geometry {
             |values: &[i64]| Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), (device, DType::I64));
         Self {
             dtype,
-            first_token: shard.first_token,
+            first_token: shard.first_token / tokens * length,
             rows,
+            prompt,
             length,
             rotation: Rotation::new(config, &positions, rows, length, device, dtype),
             mask: cast(mask, wide_type(dtype)),

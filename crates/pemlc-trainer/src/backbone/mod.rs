@@ -13,6 +13,7 @@ mod load;
 mod mlp;
 mod norm;
 mod prefix;
+mod prompt;
 mod rotary;
 mod self_attention;
 mod shard;

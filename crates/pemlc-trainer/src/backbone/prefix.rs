@@ -1,5 +1,6 @@
 //! Prefix rows in front of a layer's keys and values.
 
+use super::input::Geometry;
 use super::layer::Place;
 use super::wide;
 use burn::tensor::{DType, IndexingUpdateOp, Tensor, s};
@@ -43,18 +44,18 @@ pub(super) fn detach(
     let [sets, _, heads, length, width] = rows.key.dims();
     let rest = |x: Tensor<4>| x.slice(s![.., .., length.., ..]);
     let front = |x: &Tensor<4>| -> Tensor<4> {
-        by_set(wide(x.clone().slice(s![.., .., ..length, ..])), [sets, heads, length, width], place)
+        by_set(wide(x.clone().slice(s![.., .., ..length, ..])), [sets, heads, length, width], place.geometry)
     };
     let gate = logits.slice(s![.., .., .., ..length]).sum_dim(2).sum_dim(1).squeeze_dims::<2>(&[1, 2]);
-    let into_prefix = (front(&key), front(&value), by_set(gate, [sets, length], place));
+    let into_prefix = (front(&key), front(&value), by_set(gate, [sets, length], place.geometry));
     (rest(key), rest(value), Some(into_prefix))
 }
 
 /// Sums what belongs to the rows of the batch into the sets that the rows read.
-fn by_set<const D: usize>(rows: Tensor<D>, shape: [usize; D], place: &Place<'_>) -> Tensor<D> {
+pub(super) fn by_set<const D: usize>(rows: Tensor<D>, shape: [usize; D], geometry: &Geometry) -> Tensor<D> {
     if shape[0] == 1 {
         return rows.sum_dim(0);
     }
     let zeros = Tensor::zeros(shape, (&rows.device(), DType::F32));
-    zeros.select_assign(0, place.geometry.tasks.clone(), rows, IndexingUpdateOp::Add)
+    zeros.select_assign(0, geometry.tasks.clone(), rows, IndexingUpdateOp::Add)
 }

@@ -76,6 +76,10 @@ impl AdaptationGradient {
             (Some(x), Some(y)) => Some((x.0 + y.0, x.1 + y.1, x.2 + y.2)),
             (x, y) => x.or(y),
         };
+        self.prompt = match (self.prompt, other.prompt) {
+            (Some(x), Some(y)) => Some(x + y),
+            (x, y) => x.or(y),
+        };
         self
     }
 }

@@ -1,3 +1,5 @@
+mod prompt;
+
 use super::*;
 use crate::adaptation::{Adaptation, AdaptationGradient, Dropout, LowRank, PrefixRows};
 use crate::config::BaseDtype;
@@ -137,7 +139,7 @@ fn a_low_rank_delta_is_that_of_peft() {
     };
     let backbone = Backbone::random(&config(Family::Llama), 1, &device(), BaseDtype::F32);
     let input = Input { rows: 4, length: 3, input_ids: &[0; 12], attention_mask: &[1; 12], task_ids: &[2, 0, 1, 2] };
-    let geometry = input::Geometry::new(&backbone, &shard::Shard::whole(&input), DType::F32);
+    let geometry = input::Geometry::new(&backbone, &shard::Shard::whole(&input), DType::F32, 0);
     let x = tensor(f32("inputs", "x"), [12, 8]);
     // The same factors as the private ones of three tasks must give the same, and gradients that add up to the shared one's.
     let private = LowRank { a: delta.a.clone().repeat_dim(0, 3), b: delta.b.clone().repeat_dim(0, 3), ..delta.clone() };
@@ -214,7 +216,10 @@ impl Case {
             value: tensor(values["value"].clone(), [sets, 2, 1, 3, 4]),
             log_gate: tensor(values["gate"].clone(), [sets, 2, 3]),
         };
-        Adaptation { deltas, prefix: Some(prefix) }
+        match values.get("prompt") {
+            Some(prompt) => Adaptation { deltas, prefix: None, prompt: Some(tensor(prompt.clone(), [sets, 3, 8])) },
+            None => Adaptation { deltas, prefix: Some(prefix), prompt: None },
+        }
     }
 
     fn loss(&self, values: &BTreeMap<String, Vec<f32>>) -> (f64, AdaptationGradient) {
@@ -230,8 +235,11 @@ fn by_name(gradient: AdaptationGradient) -> BTreeMap<String, Vec<f32>> {
         found.insert(format!("{layer}.{}.a", projection.name()), host(a));
         found.insert(format!("{layer}.{}.b", projection.name()), host(b));
     }
-    let (key, value, gate) = gradient.prefix.unwrap();
-    found.extend([("key", host(key)), ("value", host(value)), ("gate", host(gate))].map(|(k, v)| (k.to_owned(), v)));
+    if let Some((key, value, gate)) = gradient.prefix {
+        found.extend([("key", key), ("value", value)].map(|(name, rows)| (name.to_owned(), host(rows))));
+        found.insert("gate".to_owned(), host(gate));
+    }
+    found.extend(gradient.prompt.map(|prompt| ("prompt".to_owned(), host(prompt))));
     found
 }
 

@@ -3,14 +3,24 @@
 
 mod cell;
 mod encoder;
+#[cfg(test)]
+mod golden_tests;
 mod lora;
+mod lstm;
+mod mpt;
+mod p_tuning;
 mod prefix_files;
+mod prefix_mlp;
+mod prompt_tuning;
+mod soft_prompt;
 mod table;
 mod warm_start;
 
+pub(crate) use soft_prompt::export as export_prompt;
+
 use crate::adaptation::Adaptation;
 use crate::backbone::Backbone;
-use crate::config::{LoraConfig, MethodName, PrefixConfig, PrefixSharing, RunConfig};
+use crate::config::{LoraConfig, MethodName, PrefixConfig, PrefixSharing, PromptInit, RunConfig};
 use crate::error::TrainError;
 use crate::parameters::{Leaves, ParameterSet};
 use pemlc_artifact::ModelConfig;
@@ -112,10 +122,18 @@ impl Methods {
         let tasks = config.tasks.len();
         let lora = || Box::new(lora::Lora::new(config.lora.clone(), model.clone(), tasks)) as Box<dyn Method>;
         let shape = PrefixShape::new(config, model);
+        let prompt = |init| soft_prompt::PromptShape::new(config, model, init);
+        let prompt_tuning = || Box::new(prompt_tuning::PromptTuning::new(prompt(PromptInit::Text)));
         Self(match config.method {
             MethodName::Lora => vec![lora()],
             MethodName::Prefix => vec![Box::new(table::Table::new(shape))],
             MethodName::LoraPrefix => vec![lora(), Box::new(table::Table::new(shape))],
+            MethodName::PrefixMlp => vec![Box::new(prefix_mlp::PrefixMlp::new(shape))],
+            MethodName::LoraPrefixMlp => vec![lora(), Box::new(prefix_mlp::PrefixMlp::new(shape))],
+            MethodName::Prompt => vec![prompt_tuning()],
+            MethodName::LoraPrompt => vec![lora(), prompt_tuning()],
+            MethodName::PTuning => vec![Box::new(p_tuning::PTuning::new(prompt(PromptInit::Random)))],
+            MethodName::Mpt => vec![Box::new(mpt::Mpt::new(prompt(PromptInit::Text)))],
             MethodName::Peml => vec![lora(), Box::new(encoder::Encoder::new(shape, config.search_steps()))],
         })
     }

@@ -13,7 +13,10 @@ pub(super) fn rows(start: &Start<'_>, shape: &PrefixShape) -> Result<(Vec<f32>, 
     let [sets, layers, kv_heads, length, head_dim] = shape.rows();
     let (mut keys, mut values) = (Vec::new(), Vec::new());
     for set in 0..sets {
-        let tokens = tokens(start, shape, set)?;
+        let tokens = tokens(start, shape.config.text.as_deref(), set)?;
+        if tokens.is_empty() {
+            return Err(TrainError::NoWarmText);
+        }
         let text: Vec<i64> = tokens.iter().map(|token| i64::from(*token)).collect();
         let input = Input {
             rows: 1,
@@ -27,9 +30,7 @@ pub(super) fn rows(start: &Start<'_>, shape: &PrefixShape) -> Result<(Vec<f32>, 
             let (key, value) = (host(layer.key), host(layer.value));
             for head in 0..kv_heads {
                 for row in 0..length {
-                    // The last rows are the text's last tokens, so that what stands nearest to the real tokens is its end.
-                    let token = (text.len() * length + row - length) % text.len();
-                    let at = (head * text.len() + token) * head_dim;
+                    let at = (head * text.len() + token(row, length, text.len())) * head_dim;
                     keys.extend(rotated(&key[at..at + head_dim], row as f64 - length as f64, &frequencies));
                     values.extend_from_slice(&value[at..at + head_dim]);
                 }
@@ -39,21 +40,25 @@ pub(super) fn rows(start: &Start<'_>, shape: &PrefixShape) -> Result<(Vec<f32>, 
     Ok((keys, values))
 }
 
-fn tokens(start: &Start<'_>, shape: &PrefixShape, set: usize) -> Result<Vec<u32>, TrainError> {
-    let text = match (&shape.config.text, start.tasks.tasks.get(set)) {
-        (Some(text), _) => text.clone(),
+/// Which of a text's `count` tokens row `row` of `length` is made of. The last rows are the text's last tokens, so that what stands
+/// nearest to the real tokens is its end.
+pub(super) fn token(row: usize, length: usize, count: usize) -> usize {
+    (count * length + row - length) % count
+}
+
+/// Tokens of `text` or, without one, of task `task`'s template without its fields or, if nothing is left, of its first training prompt.
+pub(super) fn tokens(start: &Start<'_>, text: Option<&str>, task: usize) -> Result<Vec<u32>, TrainError> {
+    let task = start.tasks.tasks.get(task);
+    let literal = match (text, task) {
+        (Some(text), _) => text.to_owned(),
         (None, Some(task)) => literal(&task.config.template),
         (None, None) => String::new(),
     };
-    let tokens = if text.trim().is_empty() { Vec::new() } else { start.tokenizer.encode(text.trim())? };
-    if !tokens.is_empty() {
+    let tokens = if literal.trim().is_empty() { Vec::new() } else { start.tokenizer.encode(literal.trim())? };
+    if !tokens.is_empty() || text.is_some() {
         return Ok(tokens);
     }
-    let prompt = start.tasks.tasks.get(set).and_then(|task| task.train.first()).map(|example| example.prompt.clone());
-    match prompt {
-        Some(prompt) if shape.config.text.is_none() => Ok(prompt),
-        _ => Err(TrainError::NoWarmText),
-    }
+    Ok(task.and_then(|task| task.train.first()).map(|example| example.prompt.clone()).unwrap_or_default())
 }
 
 /// A template without its fields.

@@ -7,7 +7,7 @@ use super::{evaluate, memory, probes};
 use crate::adaptation::Adaptation;
 use crate::error::TrainError;
 use crate::event::{Event, Observer};
-use crate::method::{Destination, Methods, Moment};
+use crate::method::{Destination, Methods, Moment, export_prompt};
 use crate::parameters::ParameterSet;
 use pemlc_artifact::atomic;
 use pemlc_artifact::hash::hash_directory;
@@ -85,6 +85,7 @@ pub(crate) fn finish(
     let names: Vec<String> = records.iter().map(|record| record.name.clone()).collect();
     let to = Destination { paths: &run.paths, model: run.backbone.config(), base_model: &base.name, tasks: &names };
     let record = methods.export(set, &to)?;
+    let prompt = export_prompt(&run.backbone, &adaptation, &to)?;
     write_tokenizer(run)?;
     metrics.sync()?;
     costs.evaluation_seconds += start.elapsed().as_secs_f64();
@@ -101,7 +102,7 @@ pub(crate) fn finish(
         method: run.config.method.name().to_owned(),
         tasks: records,
         lora: record.lora,
-        prefix: record.prefix,
+        prefix: prompt.or(record.prefix),
         seed: run.config.seed,
         device: run.device_name.clone(),
         base_dtype: run.config.training.base_dtype,
