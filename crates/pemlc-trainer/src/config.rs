@@ -1,7 +1,11 @@
 //! The run file.
 
+mod low_rank;
+mod method_name;
 mod prompt;
 
+pub use low_rank::{CPolyConfig, MoeLoraConfig, MtlLoraConfig, MultiLoraConfig, PolyConfig};
+pub use method_name::MethodName;
 pub use prompt::{FactorInit, PromptConfig, PromptEncoder, PromptInit};
 
 use pemlc_artifact::Projection;
@@ -34,6 +38,21 @@ pub struct RunConfig {
     /// Low-rank deltas.
     #[serde(default)]
     pub lora: LoraConfig,
+    /// MTL-LoRA.
+    #[serde(default)]
+    pub mtl_lora: MtlLoraConfig,
+    /// MultiLoRA.
+    #[serde(default)]
+    pub multi_lora: MultiLoraConfig,
+    /// MOELoRA.
+    #[serde(default)]
+    pub moe_lora: MoeLoraConfig,
+    /// Poly and multi-head routing.
+    #[serde(default)]
+    pub poly: PolyConfig,
+    /// C-Poly.
+    #[serde(default)]
+    pub c_poly: CPolyConfig,
     /// Prefix rows and their encoder.
     #[serde(default)]
     pub prefix: PrefixConfig,
@@ -49,70 +68,6 @@ pub struct RunConfig {
 
 fn default_seed() -> u64 {
     17
-}
-
-/// What is trained.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum MethodName {
-    /// LoRA, and prefix rows from a searched encoder.
-    #[default]
-    #[serde(rename = "peml")]
-    Peml,
-    /// LoRA alone.
-    #[serde(rename = "lora")]
-    Lora,
-    /// Prefix rows alone, learned directly.
-    #[serde(rename = "prefix")]
-    Prefix,
-    /// LoRA, and prefix rows learned directly.
-    #[serde(rename = "lora+prefix")]
-    LoraPrefix,
-    /// Prefix rows alone, through an MLP.
-    #[serde(rename = "prefix-mlp")]
-    PrefixMlp,
-    /// LoRA, and prefix rows through an MLP.
-    #[serde(rename = "lora+prefix-mlp")]
-    LoraPrefixMlp,
-    /// A soft prompt learned directly (prompt tuning).
-    #[serde(rename = "prompt")]
-    Prompt,
-    /// LoRA, and a soft prompt learned directly.
-    #[serde(rename = "lora+prompt")]
-    LoraPrompt,
-    /// A soft prompt through an encoder (P-Tuning).
-    #[serde(rename = "p-tuning")]
-    PTuning,
-    /// One soft prompt, and a low-rank factor for each task (multitask prompt tuning).
-    #[serde(rename = "mpt")]
-    Mpt,
-}
-
-impl MethodName {
-    /// Name as in a run file.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Peml => "peml",
-            Self::Lora => "lora",
-            Self::Prefix => "prefix",
-            Self::LoraPrefix => "lora+prefix",
-            Self::PrefixMlp => "prefix-mlp",
-            Self::LoraPrefixMlp => "lora+prefix-mlp",
-            Self::Prompt => "prompt",
-            Self::LoraPrompt => "lora+prompt",
-            Self::PTuning => "p-tuning",
-            Self::Mpt => "mpt",
-        }
-    }
-
-    /// Whether it has low-rank deltas.
-    pub fn has_lora(self) -> bool {
-        !matches!(self, Self::Prefix | Self::PrefixMlp | Self::Prompt | Self::PTuning | Self::Mpt)
-    }
-
-    /// Whether it has prefix rows, or a soft prompt, which is exported as such.
-    pub fn has_prefix(self) -> bool {
-        self != Self::Lora
-    }
 }
 
 /// The training loop.
@@ -393,7 +348,7 @@ impl RunConfig {
             ("evaluation.limit", self.evaluation.limit),
             ("evaluation.batch_size", self.evaluation.batch_size),
         ];
-        for (key, value) in positive.into_iter().chain(self.prompt.positive()) {
+        for (key, value) in positive.into_iter().chain(self.prompt.positive()).chain(self.low_rank_positive()) {
             if value == 0 {
                 return fail(key, "0".to_owned(), "at least 1");
             }
@@ -419,6 +374,9 @@ impl RunConfig {
         }
         if !(0.0..1.0).contains(&lora.dropout) {
             return fail("lora.dropout", lora.dropout.to_string(), "at least 0 and below 1");
+        }
+        if let Some((key, value, expected)) = self.low_rank_fault() {
+            return fail(key, value, &expected);
         }
         if lora.targets.is_empty() {
             return fail("lora.targets", "empty".to_owned(), "at least one projection");

@@ -23,6 +23,16 @@ pub enum TrainError {
         /// What is wrong.
         source: ExpandError,
     },
+    /// A setting that the base model cannot have.
+    #[error("`{key}` is {value}, expected {expected}")]
+    Setting {
+        /// Key of the run file.
+        key: &'static str,
+        /// What it is.
+        value: String,
+        /// What it should be.
+        expected: String,
+    },
     /// The device.
     #[error(transparent)]
     Device(#[from] DeviceError),

@@ -205,6 +205,28 @@ fn every_method_lowers_the_loss() {
         let peft = output.path().join("adapters/tense/prefix");
         assert_eq!(peft.exists(), prefix.contains("log_gate = false"), "{method}: PEFT has no log-gates");
     }
+    for (method, settings) in [
+        ("rslora", "[lora]\nsharing = \"both\""),
+        ("mtl-lora", ""),
+        ("mtl-lora", "[mtl_lora]\ndiagonal = true\ntemperature = 1.0"),
+        ("multilora", "[multi_lora]\nparallel = 2"),
+        ("moelora", "[moe_lora]\nexperts = 4"),
+        ("poly", ""),
+        ("poly", "[poly]\nsplits = 2\nnoise = false\n[lora]\ndropout = 0.1"),
+        ("c-poly", ""),
+    ] {
+        let output = tempfile::tempdir_in(folder.path()).expect("a folder");
+        let loss = late_loss(&format!("method = \"{method}\"\n{settings}"), 5e-3, output.path());
+        assert!(loss < 0.9 * untrained, "{method} {settings}: {loss}, untrained {untrained}");
+        let shared = output.path().join("adapters/shared").exists();
+        let private = output.path().join("adapters/tense/lora").exists();
+        let expected = match method {
+            "rslora" => (true, true),
+            "multilora" => (true, false),
+            _ => (false, true),
+        };
+        assert_eq!((shared, private), expected, "{method}");
+    }
     for (method, prompt) in [
         ("prompt", ""),
         ("prompt", "init = \"vocabulary\"\nsharing = \"shared\""),

@@ -31,6 +31,8 @@ pub(crate) enum Command {
     Run(RunArguments),
     Inspect(InspectArguments),
     Tasks(TasksArguments),
+    /// List the methods that a run file can name: what they are, what is left of them in the graph, what they train.
+    Methods,
     Report(ReportArguments),
     #[command(hide = true)]
     Schemas(SchemasArguments),

@@ -20,7 +20,13 @@ help! {
     run: "run";
     inspect: "inspect";
     tasks: "tasks";
+    methods: "methods";
     report: "report";
+}
+
+#[test]
+fn methods_are_listed() {
+    insta::assert_snapshot!("list_of_methods", common::succeed(["methods"]));
 }
 
 #[test]

@@ -24,6 +24,12 @@ impl Lora {
         Self { config, model, tasks }
     }
 
+    /// rsLoRA (arXiv 2312.03732): the scale is alpha / sqrt(rank), so that it does not shrink what a larger rank learns.
+    pub(super) fn rank_stabilized(config: LoraConfig, model: ModelConfig, tasks: usize) -> Self {
+        let alpha = config.alpha * (config.rank as f64).sqrt();
+        Self::new(LoraConfig { alpha, ..config }, model, tasks)
+    }
+
     fn places(&self) -> impl Iterator<Item = (usize, Projection)> {
         (0..self.model.num_hidden_layers)
             .flat_map(|layer| self.config.targets.iter().map(move |projection| (layer, *projection)))
@@ -75,13 +81,7 @@ impl Method for Lora {
         for (kind, _) in self.kinds() {
             for (layer, projection) in self.places() {
                 let [a, b] = names(kind, layer, projection);
-                let dropout = match *moment {
-                    Moment::Training { seed, batch } if self.config.dropout > 0.0 => {
-                        let name = format!("dropout.{kind}.{layer}.{}", projection.name());
-                        Some(Dropout { rate: self.config.dropout as f32, seed, step: batch, name })
-                    }
-                    _ => None,
-                };
+                let dropout = dropout(&self.config, kind, layer, projection, moment);
                 let delta = LowRank {
                     a: parameters.get(&a),
                     b: parameters.get(&b),
@@ -112,6 +112,23 @@ impl Method for Lora {
             per_task: sharing.has_private(),
         };
         Ok(Record { lora: Some(lora), prefix: None })
+    }
+}
+
+/// Which inputs of the delta `kind` of a projection are zeroed at `moment`.
+pub(super) fn dropout(
+    config: &LoraConfig,
+    kind: &str,
+    layer: usize,
+    projection: Projection,
+    moment: &Moment,
+) -> Option<Dropout> {
+    match *moment {
+        Moment::Training { seed, batch } if config.dropout > 0.0 => {
+            let name = format!("dropout.{kind}.{layer}.{}", projection.name());
+            Some(Dropout { rate: config.dropout as f32, seed, step: batch, name })
+        }
+        _ => None,
     }
 }
 

@@ -1,11 +1,13 @@
 //! Adaptation methods. A method is one file behind one trait: it owns parameters, turns them into an [`Adaptation`] for each batch, and
 //! leaves its part of the run directory. What a run file calls a method is a list of these (`peml` is LoRA and an encoder).
 
+mod catalogue;
 mod cell;
 mod encoder;
 #[cfg(test)]
 mod golden_tests;
 mod lora;
+mod low_rank;
 mod lstm;
 mod mpt;
 mod p_tuning;
@@ -16,6 +18,7 @@ mod soft_prompt;
 mod table;
 mod warm_start;
 
+pub use catalogue::{Entry, catalogue};
 pub(crate) use soft_prompt::export as export_prompt;
 
 use crate::adaptation::Adaptation;
@@ -126,6 +129,14 @@ impl Methods {
         let prompt_tuning = || Box::new(prompt_tuning::PromptTuning::new(prompt(PromptInit::Text)));
         Self(match config.method {
             MethodName::Lora => vec![lora()],
+            MethodName::RsLora => {
+                vec![Box::new(lora::Lora::rank_stabilized(config.lora.clone(), model.clone(), tasks))]
+            }
+            MethodName::MtlLora => vec![low_rank::mtl_lora(config, model)],
+            MethodName::MultiLora => vec![low_rank::multi_lora(config, model)],
+            MethodName::MoeLora => vec![low_rank::moe_lora(config, model)],
+            MethodName::Poly => vec![low_rank::poly(config, model)],
+            MethodName::CPoly => vec![low_rank::c_poly(config, model)],
             MethodName::Prefix => vec![Box::new(table::Table::new(shape))],
             MethodName::LoraPrefix => vec![lora(), Box::new(table::Table::new(shape))],
             MethodName::PrefixMlp => vec![Box::new(prefix_mlp::PrefixMlp::new(shape))],

@@ -43,6 +43,7 @@ impl Prepared {
         let config = absolute(&request.config, &request.config_dir)?;
         let checkpoint = Checkpoint::open(Path::new(&config.model))?;
         let model = checkpoint.config();
+        config.check_model(model).map_err(|(key, value, expected)| TrainError::Setting { key, value, expected })?;
         let tokenizer =
             Tokenizer::from_json(&checkpoint.tokenizer_json()?)?.with_end_of_text(model.eos_token_ids.first().copied());
         let limits = Limits { max_length: config.training.max_length, train_limit: None, validation_limit: None };
