@@ -18,9 +18,7 @@ pub(crate) fn run() -> anyhow::Result<Outcome> {
     println!(
         "e the embedding's width, S skills, q splits, C common and O own skills), of rows by layer or once (L rows, M layers, k the keys'"
     );
-    println!(
-        "width, D the model's, w and h an MLP's, q a factor's rank); T tasks. What has no paper of its own is a control or this project's."
-    );
+    println!("width, D the model's, w and h an MLP's, q a factor's rank); T tasks.");
     println!("docs/methods.md and docs/methods-prompts.md have the equations.");
     Ok(Outcome::Done)
 }

@@ -8,7 +8,7 @@ use pemlc_artifact::run::RunPaths;
 use proptest::prelude::{ProptestConfig, any, proptest};
 use std::path::Path;
 
-fn model() -> ModelConfig {
+pub(super) fn model() -> ModelConfig {
     ModelConfig {
         family: Family::Llama,
         hidden_size: 8,

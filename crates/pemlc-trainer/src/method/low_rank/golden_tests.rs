@@ -75,6 +75,28 @@ fn compare(golden: &Golden, factors: &impl Factors, base: [&str; 2], parts: &[Pa
 const BASE: [&str; 2] = ["base.weight", "base.bias"];
 
 #[test]
+fn rslora_is_that_of_peft() {
+    let golden = Golden::read("rslora.json");
+    let model =
+        ModelConfig { num_hidden_layers: 1, num_attention_heads: 3, head_dim: 2, ..super::export_tests::model() };
+    let targets = vec![Projection::QProj];
+    let config = LoraConfig { rank: 4, alpha: 16.0, targets, ..LoraConfig::default() };
+    let method = lora::Lora::rank_stabilized(config, model, 1);
+    let mut set = ParameterSet::new(&Device::flex());
+    let names = ["a", "b"].map(|factor| format!("lora.shared.0.q_proj.{factor}"));
+    set.insert(names[0].clone(), Group::Lora, &[1, 4, 8], golden.f32(&["params", "A"]));
+    set.insert(names[1].clone(), Group::Lora, &[1, 6, 4], golden.f32(&["params", "B"]));
+    let leaves = set.leaves();
+    let adaptation = method.adaptation(&leaves, &Moment::Evaluation);
+    let delta = &adaptation.deltas[&(0, Projection::QProj)][0];
+    let pairs = vec![[delta.a.clone(), delta.b.clone()]];
+    let gradients = check(&golden, &[], &leaves, output(&golden, BASE, pairs, f64::from(delta.scale)));
+    for (name, theirs) in names.iter().zip(["A", "B"]) {
+        close(&host(gradients[name].clone()), &golden.f32(&["grads", theirs]), GRADIENT);
+    }
+}
+
+#[test]
 fn mtl_lora_is_that_of_its_authors() {
     for (file, diagonal, temperature, lambda) in
         [("mtl_lora_full.json", false, 0.1, &[3, 4, 4][..]), ("mtl_lora_diag.json", true, 0.5, &[3, 4])]
