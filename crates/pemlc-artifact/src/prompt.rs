@@ -20,10 +20,28 @@ use std::path::Path;
 /// Version of `architecture.json` that this build writes and reads.
 pub const ARCHITECTURE_SCHEMA_VERSION: u32 = 1;
 
+impl Operation {
+    /// A short name, unique among operations: `skip`, `mlp_tanh_64`, `attention_4`.
+    pub fn name(self) -> String {
+        match self {
+            Self::None => "none".to_owned(),
+            Self::Skip => "skip".to_owned(),
+            Self::Linear => "linear".to_owned(),
+            Self::MlpTanh { width } => format!("mlp_tanh_{width}"),
+            Self::MlpGelu { width } => format!("mlp_gelu_{width}"),
+            Self::DepthwiseConvolution { kernel } => format!("depthwise_convolution_{kernel}"),
+            Self::Glu => "glu".to_owned(),
+            Self::Attention { heads } => format!("attention_{heads}"),
+        }
+    }
+}
+
 /// An operation on `X [length, d]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Operation {
+    /// Zero: a candidate of the search, never of an architecture.
+    None,
     /// X.
     Skip,
     /// `X W^T + b`: `weight` `[d, d]`, `bias` `[d]`.
@@ -33,6 +51,18 @@ pub enum Operation {
         /// Bottleneck width.
         width: usize,
     },
+    /// `gelu(X W1^T + b1) W2^T + b2` with the error function: weights as of `mlp_tanh`.
+    MlpGelu {
+        /// Bottleneck width.
+        width: usize,
+    },
+    /// A convolution over positions of each channel on its own, with zeros around: `weight` `[d, kernel]`, `bias` `[d]`.
+    DepthwiseConvolution {
+        /// Positions that one result sees; odd.
+        kernel: usize,
+    },
+    /// `(X Wa^T + ba) * sigmoid(X Wb^T + bb)`: `a` and `b` with `.weight` `[d, d]` and `.bias` `[d]`.
+    Glu,
     /// Self-attention over positions: `q`, `k`, `v`, `out` with `.weight` `[d, d]` and `.bias` `[d]`, scale `1/sqrt(d / heads)`.
     Attention {
         /// Heads; divides `d`.
@@ -104,7 +134,13 @@ impl Architecture {
                         self.width
                     ));
                 }
-                Operation::MlpTanh { width: 0 } => return Err(format!("edge {index}: an MLP of width 0")),
+                Operation::MlpTanh { width: 0 } | Operation::MlpGelu { width: 0 } => {
+                    return Err(format!("edge {index}: an MLP of width 0"));
+                }
+                Operation::DepthwiseConvolution { kernel } if kernel % 2 == 0 => {
+                    return Err(format!("edge {index}: a convolution of {kernel} positions, which is not odd"));
+                }
+                Operation::None => return Err(format!("edge {index}: `none` is no operation of an architecture")),
                 _ => {}
             }
         }

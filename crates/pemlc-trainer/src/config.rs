@@ -204,6 +204,8 @@ pub struct PrefixConfig {
     pub nodes: usize,
     /// Candidates on each edge of the cell.
     pub operations: Vec<Operation>,
+    /// Skips that the cell may have when the search ends: an edge beyond takes its next best operation.
+    pub max_skips: usize,
     /// Steps with mixed operations; then each edge keeps its best one. Default: 40 % of the steps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub search_steps: Option<u64>,
@@ -229,6 +231,7 @@ impl Default for PrefixConfig {
                 Operation::MlpTanh { width: 64 },
                 Operation::Attention { heads: 4 },
             ],
+            max_skips: 2,
             search_steps: None,
             architecture_learning_rate: 3e-3,
         }
@@ -384,13 +387,16 @@ impl RunConfig {
         if let Some(value) = prefix.log_gate_init.filter(|value| !value.is_finite()) {
             return fail("prefix.log_gate_init", value.to_string(), "a finite number");
         }
-        if prefix.operations.is_empty() {
-            return fail("prefix.operations", "empty".to_owned(), "at least one operation");
+        if prefix.operations.iter().all(|operation| *operation == Operation::None) {
+            return fail("prefix.operations", "empty".to_owned(), "at least one operation other than none");
         }
         for (index, operation) in prefix.operations.iter().enumerate() {
             let key = format!("prefix.operations.{index}");
             match *operation {
-                Operation::MlpTanh { width: 0 } => {
+                Operation::DepthwiseConvolution { kernel } if kernel % 2 == 0 => {
+                    return fail(&key, format!("a convolution of {kernel} positions"), "an odd number of positions");
+                }
+                Operation::MlpTanh { width: 0 } | Operation::MlpGelu { width: 0 } => {
                     return fail(&key, "an MLP of width 0".to_owned(), "width at least 1");
                 }
                 Operation::Attention { heads } if heads == 0 || !prefix.width.is_multiple_of(heads) => {

@@ -169,6 +169,11 @@ fn a_run_leaves_what_export_reads() {
     assert_eq!(again.expect("a valid run file").tasks.len(), 2);
 }
 
+/// More edges than a cell keeps, and candidates that only a search has.
+const EVERY_OPERATION: &str = "width = 16\nnodes = 3\nmax_skips = 1\noperations = [{ op = \"none\" }, { op = \"skip\" }, { op = \"linear\" }, \
+    { op = \"mlp_tanh\", width = 8 }, { op = \"mlp_gelu\", width = 8 }, { op = \"attention\", heads = 2 }, \
+    { op = \"depthwise_convolution\", kernel = 3 }, { op = \"glu\" }]";
+
 /// Mean loss of the last ten of 30 steps.
 fn late_loss(settings: &str, rate: f64, folder: &Path) -> f64 {
     let text = format!(
@@ -198,6 +203,7 @@ fn every_method_lowers_the_loss() {
         ("lora+prefix-mlp", "hidden = 32\nsharing = \"shared\""),
         ("peml", "width = 16"),
         ("peml", "width = 16\ninit = \"cold\"\nlog_gate_init = -1.0"),
+        ("peml", EVERY_OPERATION),
     ] {
         let output = tempfile::tempdir_in(folder.path()).expect("a folder");
         let loss = late_loss(&format!("method = \"{method}\"\n[prefix]\n{prefix}"), 5e-3, output.path());

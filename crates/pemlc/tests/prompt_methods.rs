@@ -40,6 +40,24 @@ fn every_exported_prompt_answers_as_the_trainer() {
         (&["method=mpt", "prompt.rank=2"], 2, 16),
         (&["method=prefix-mlp", "prefix.hidden=16"], 2, 4),
         (&["method=lora+prefix-mlp", "prefix.hidden=16", "prefix.init=cold"], 2, 4),
+        (
+            &[
+                "method=peml",
+                "prefix.nodes=3",
+                "prefix.operations=[{ op = \"depthwise_convolution\", kernel = 3 }, { op = \"glu\" }]",
+            ],
+            2,
+            4,
+        ),
+        (
+            &[
+                "method=peml",
+                "prefix.nodes=3",
+                "prefix.operations=[{ op = \"mlp_gelu\", width = 8 }, { op = \"none\" }]",
+            ],
+            2,
+            4,
+        ),
     ] {
         let prefix = exported(settings, runtimes);
         assert_eq!((prefix.tasks.len(), prefix.length), (sets, length), "{settings:?}");

@@ -39,6 +39,7 @@ fn select<T: Copy>(c: &[bool], h: &[usize], x: &[T], i: &[usize], y: &[T], j: &[
 fn unary(function: Unary, x: f32) -> f32 {
     match function {
         Unary::Cos => x.cos(),
+        Unary::Erf => libm::erff(x),
         Unary::Sigmoid => 1.0 / (1.0 + (-x).exp()),
         Unary::Sin => x.sin(),
         Unary::Sqrt => x.sqrt(),

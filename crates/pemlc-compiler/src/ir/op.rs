@@ -7,6 +7,7 @@ use super::value::DType;
 #[allow(missing_docs)]
 pub enum Unary {
     Cos,
+    Erf,
     Sigmoid,
     Sin,
     Sqrt,
@@ -136,6 +137,7 @@ impl Op {
             Self::Softmax { .. } => "Softmax",
             Self::Transpose { .. } => "Transpose",
             Self::Unary(Unary::Cos) => "Cos",
+            Self::Unary(Unary::Erf) => "Erf",
             Self::Unary(Unary::Sigmoid) => "Sigmoid",
             Self::Unary(Unary::Sin) => "Sin",
             Self::Unary(Unary::Sqrt) => "Sqrt",

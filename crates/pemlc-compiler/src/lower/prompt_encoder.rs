@@ -162,6 +162,7 @@ impl Encoder<'_, '_> {
         let width = self.width;
         let name = format!("edges.{edge}");
         match operation {
+            Operation::None => Err(EncoderError::Architecture(format!("{name} has no operation"))),
             Operation::Skip => Ok(x),
             Operation::Linear => self.linear(&name, (".weight", ".bias"), (width, width), x),
             Operation::MlpTanh { width: bottleneck } => {
@@ -169,8 +170,54 @@ impl Encoder<'_, '_> {
                 let hidden = self.b.unary(format!("{name}.tanh"), Unary::Tanh, hidden)?;
                 self.linear(&name, (".w2", ".b2"), (bottleneck, width), hidden)
             }
+            Operation::MlpGelu { width: bottleneck } => {
+                let hidden = self.linear(&name, (".w1", ".b1"), (width, bottleneck), x)?;
+                let hidden = self.gelu(&name, hidden)?;
+                self.linear(&name, (".w2", ".b2"), (bottleneck, width), hidden)
+            }
+            Operation::Glu => {
+                let value = self.linear(&format!("{name}.a"), (".weight", ".bias"), (width, width), x)?;
+                let gate = self.linear(&format!("{name}.b"), (".weight", ".bias"), (width, width), x)?;
+                let gate = self.b.unary(format!("{name}.sigmoid"), Unary::Sigmoid, gate)?;
+                Ok(self.b.mul(format!("{name}.gated"), value, gate)?)
+            }
+            Operation::DepthwiseConvolution { kernel } => self.convolution(&name, kernel, x),
             Operation::Attention { heads } => self.attention(&name, heads, x),
         }
+    }
+
+    /// `x (1 + erf(x / sqrt 2)) / 2`.
+    fn gelu(&mut self, name: &str, x: ValueId) -> Result<ValueId, EncoderError> {
+        let scale = self.b.scalar_f32(std::f32::consts::FRAC_1_SQRT_2)?;
+        let scaled = self.b.mul(format!("{name}.gelu.scaled"), x, scale)?;
+        let erf = self.b.unary(format!("{name}.gelu.erf"), Unary::Erf, scaled)?;
+        let one = self.b.scalar_f32(1.0)?;
+        let sum = self.b.add(format!("{name}.gelu.sum"), erf, one)?;
+        let half = self.b.scalar_f32(0.5)?;
+        let share = self.b.mul(format!("{name}.gelu.share"), sum, half)?;
+        Ok(self.b.mul(format!("{name}.gelu"), x, share)?)
+    }
+
+    /// Each tap is a product with a matrix that shifts rows: the graph is evaluated once, at compile time, and rows are few.
+    fn convolution(&mut self, name: &str, kernel: usize, x: ValueId) -> Result<ValueId, EncoderError> {
+        let [_, _, length, width] = self.shape;
+        let (weight_name, bias_name) = (format!("{name}.weight"), format!("{name}.bias"));
+        let weights = self.weights.values(&weight_name, &[width, kernel])?;
+        let bias = self.weights.stack([bias_name.clone()].into_iter(), &[width], vec![width])?;
+        let mut sum = self.b.constant(bias_name, &bias)?;
+        for tap in 0..kernel {
+            let shift = Tensor::f32_from_fn(vec![length, length], |place| {
+                let (to, from) = (place / length, place % length);
+                if from + kernel / 2 == to + tap { 1.0 } else { 0.0 }
+            });
+            let shift = self.b.constant(format!("{name}.shift.{tap}"), &Arc::new(shift))?;
+            let shifted = self.b.matmul(format!("{name}.shifted.{tap}"), shift, x)?;
+            let weight = Tensor::f32_from_fn(vec![width], |channel| weights[channel * kernel + tap]);
+            let weight = self.b.constant(format!("{weight_name}.{tap}"), &Arc::new(weight))?;
+            let product = self.b.mul(format!("{name}.product.{tap}"), shifted, weight)?;
+            sum = self.b.add(format!("{name}.sum.{tap}"), product, sum)?;
+        }
+        Ok(sum)
     }
 
     /// `x W^T + b`, with the weight `{name}{suffixes.0}` `[out, in]` and the bias `{name}{suffixes.1}` `[out]`.

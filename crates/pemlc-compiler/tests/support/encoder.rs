@@ -90,10 +90,42 @@ fn linear(weights: &TensorMap, weight: &str, bias: &str, rows: &Rows) -> Rows {
     rows.iter().map(of_row).collect()
 }
 
+/// By Simpson's rule, to far below what an f32 tells.
+fn normal_distribution(x: f64) -> f64 {
+    let steps = 400;
+    let width = x / f64::from(steps);
+    let density = |step: i32| (-0.5 * (width * f64::from(step)).powi(2)).exp() / std::f64::consts::TAU.sqrt();
+    let inner: f64 = (1..steps).map(|step| density(step) * if step % 2 == 1 { 4.0 } else { 2.0 }).sum();
+    0.5 + (density(0) + inner + density(steps)) * width / 3.0
+}
+
 fn operation(weights: &TensorMap, edge: usize, operation: Operation, x: &Rows) -> Rows {
     let name = |part: &str| format!("edges.{edge}.{part}");
     match operation {
+        Operation::None => panic!("no operation of an architecture"),
         Operation::Skip => x.clone(),
+        Operation::MlpGelu { .. } => {
+            let mut hidden = linear(weights, &name("w1"), &name("b1"), x);
+            hidden.iter_mut().flatten().for_each(|x| *x *= normal_distribution(*x));
+            linear(weights, &name("w2"), &name("b2"), &hidden)
+        }
+        Operation::Glu => {
+            let value = linear(weights, &name("a.weight"), &name("a.bias"), x);
+            let gate = linear(weights, &name("b.weight"), &name("b.bias"), x);
+            let gated = |(x, gate): (&f64, &f64)| x / (1.0 + (-gate).exp());
+            value.iter().zip(&gate).map(|(x, gate)| x.iter().zip(gate).map(gated).collect()).collect()
+        }
+        Operation::DepthwiseConvolution { kernel } => {
+            let (weight, bias) = (floats(weights, &name("weight")), floats(weights, &name("bias")));
+            let at = |row: usize, channel: usize| -> f64 {
+                let taps = (0..kernel).filter_map(|tap| {
+                    let from = (row + tap).checked_sub(kernel / 2)?;
+                    Some(x.get(from)?[channel] * f64::from(weight[channel * kernel + tap]))
+                });
+                f64::from(bias[channel]) + taps.sum::<f64>()
+            };
+            (0..x.len()).map(|row| (0..bias.len()).map(|channel| at(row, channel)).collect()).collect()
+        }
         Operation::Linear => linear(weights, &name("weight"), &name("bias"), x),
         Operation::MlpTanh { .. } => {
             let mut hidden = linear(weights, &name("w1"), &name("b1"), x);

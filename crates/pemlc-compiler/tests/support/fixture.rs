@@ -243,6 +243,9 @@ pub fn prompt_encoder(config: &ModelConfig, sets: usize, numbers: &mut Numbers) 
             edge(0, 1, Operation::Linear),
             edge(0, 2, Operation::Skip),
             edge(1, 2, Operation::Attention { heads: 2 }),
+            edge(1, 2, Operation::MlpGelu { width: bottleneck }),
+            edge(1, 2, Operation::DepthwiseConvolution { kernel: 3 }),
+            edge(1, 2, Operation::Glu),
         ],
     };
     let mut weights = TensorMap::new();
@@ -260,6 +263,16 @@ pub fn prompt_encoder(config: &ModelConfig, sets: usize, numbers: &mut Numbers) 
     for part in ["q", "k", "v", "out"] {
         add(format!("edges.3.{part}.weight"), &[width, width]);
         add(format!("edges.3.{part}.bias"), &[width]);
+    }
+    add("edges.4.w1".to_owned(), &[bottleneck, width]);
+    add("edges.4.b1".to_owned(), &[bottleneck]);
+    add("edges.4.w2".to_owned(), &[width, bottleneck]);
+    add("edges.4.b2".to_owned(), &[width]);
+    add("edges.5.weight".to_owned(), &[width, 3]);
+    add("edges.5.bias".to_owned(), &[width]);
+    for part in ["a", "b"] {
+        add(format!("edges.6.{part}.weight"), &[width, width]);
+        add(format!("edges.6.{part}.bias"), &[width]);
     }
     add("edges.1.weight".to_owned(), &[width, width]);
     add("edges.1.bias".to_owned(), &[width]);

@@ -2,7 +2,11 @@
 
 use crate::parameters::{Group, Leaves, ParameterSet};
 use crate::random::Stream;
-use burn::tensor::{Tensor, activation::softmax, s};
+use burn::tensor::{
+    Tensor,
+    activation::{gelu, sigmoid, softmax},
+    s,
+};
 use pemlc_artifact::prompt::Operation;
 
 /// Deviation of the weights that a fresh operation ends with: near zero, so that a mixture starts near its skip, but not zero, so that
@@ -13,9 +17,16 @@ const NORM_EPSILON: f32 = 1e-5;
 /// Names and shapes of an operation's weights on width `width`; the weights that it ends with come last.
 pub(super) fn weights(operation: Operation, width: usize) -> Vec<(&'static str, Vec<usize>)> {
     match operation {
-        Operation::Skip => vec![],
+        Operation::None | Operation::Skip => vec![],
+        Operation::DepthwiseConvolution { kernel } => vec![("bias", vec![width]), ("weight", vec![width, kernel])],
+        Operation::Glu => vec![
+            ("b.bias", vec![width]),
+            ("b.weight", vec![width, width]),
+            ("a.bias", vec![width]),
+            ("a.weight", vec![width, width]),
+        ],
         Operation::Linear => vec![("bias", vec![width]), ("weight", vec![width, width])],
-        Operation::MlpTanh { width: inner } => {
+        Operation::MlpTanh { width: inner } | Operation::MlpGelu { width: inner } => {
             vec![("w1", vec![inner, width]), ("b1", vec![inner]), ("b2", vec![width]), ("w2", vec![width, inner])]
         }
         Operation::Attention { .. } => {
@@ -56,7 +67,22 @@ pub(super) fn apply(operation: Operation, x: Tensor<3>, parameters: &Leaves, pre
         x.matmul(weight.swap_dims(1, 2)) + parameters.get::<3>(&format!("{prefix}.{bias}"))
     };
     match operation {
+        Operation::None => x.zeros_like(),
         Operation::Skip => x,
+        Operation::MlpGelu { .. } => linear(gelu(linear(x, "w1", "b1")), "w2", "b2"),
+        Operation::Glu => linear(x.clone(), "a.weight", "a.bias") * sigmoid(linear(x, "b.weight", "b.bias")),
+        Operation::DepthwiseConvolution { kernel } => {
+            let [cells, length, width] = x.dims();
+            let around = Tensor::zeros([cells, kernel / 2, width], (&x.device(), x.dtype()));
+            let padded = Tensor::cat(vec![around.clone(), x, around], 1);
+            let weights = parameters.get::<2>(&format!("{prefix}.weight"));
+            let tap = |tap: usize| {
+                let weight = weights.clone().narrow(1, tap, 1).reshape([1, 1, width]);
+                padded.clone().narrow(1, tap, length) * weight
+            };
+            let bias = parameters.get::<3>(&format!("{prefix}.bias"));
+            (0..kernel).map(tap).fold(bias, |sum, term| sum + term)
+        }
         Operation::Linear => linear(x, "weight", "bias"),
         Operation::MlpTanh { .. } => linear(linear(x, "w1", "b1").tanh(), "w2", "b2"),
         Operation::Attention { heads } => {
@@ -95,7 +121,12 @@ mod tests {
     use crate::parameters::host;
     use burn::tensor::{Device, TensorData};
 
-    const OPERATIONS: [(Operation, &str); 3] = [
+    const OPERATIONS: [(Operation, &str); 8] = [
+        (Operation::None, "none"),
+        (Operation::Skip, "skip"),
+        (Operation::MlpGelu { width: 12 }, "mlp_gelu_erf_12"),
+        (Operation::DepthwiseConvolution { kernel: 3 }, "dwconv_k3"),
+        (Operation::Glu, "glu"),
         (Operation::Linear, "linear"),
         (Operation::MlpTanh { width: 4 }, "mlp_tanh_4"),
         (Operation::Attention { heads: 2 }, "self_attention"),
@@ -121,6 +152,17 @@ mod tests {
         }
         insert("self_attention.out.weight", &[8, 8], &golden("self_attention.out_proj.weight"));
         insert("self_attention.out.bias", &[8], &golden("self_attention.out_proj.bias"));
+        insert("mlp_gelu_erf_12.w1", &[12, 8], &golden("mlp_gelu_erf_12.0.weight"));
+        insert("mlp_gelu_erf_12.b1", &[12], &golden("mlp_gelu_erf_12.0.bias"));
+        insert("mlp_gelu_erf_12.w2", &[8, 12], &golden("mlp_gelu_erf_12.2.weight"));
+        insert("mlp_gelu_erf_12.b2", &[8], &golden("mlp_gelu_erf_12.2.bias"));
+        insert("dwconv_k3.weight", &[8, 3], &golden("dwconv_k3.weight"));
+        insert("dwconv_k3.bias", &[8], &golden("dwconv_k3.bias"));
+        let (weight, bias) = (golden("glu.weight"), golden("glu.bias"));
+        for (index, name) in ["a", "b"].into_iter().enumerate() {
+            insert(&format!("glu.{name}.weight"), &[8, 8], &weight[index * 64..(index + 1) * 64]);
+            insert(&format!("glu.{name}.bias"), &[8], &bias[index * 8..(index + 1) * 8]);
+        }
         // The file divides its logits by a temperature of 0.7 first.
         let alpha: Vec<f32> = golden_alpha(&golden_inputs()).iter().map(|alpha| alpha / 0.7).collect();
         insert("alpha", &[8], &alpha);
@@ -148,17 +190,13 @@ mod tests {
         let mut ours = std::collections::BTreeMap::new();
         for (operation, name) in OPERATIONS {
             let output = apply(operation, x.clone().autodiff(), &leaves, name);
-            close(&host(output.clone().inner()), &golden.f32(&["expected", "per_op", name]), 2e-5);
+            if !matches!(operation, Operation::None | Operation::Skip) {
+                close(&host(output.clone().inner()), &golden.f32(&["expected", "per_op", name]), 2e-5);
+            }
             ours.insert(name, output);
         }
-        // Operations that are not built here enter as the file's own numbers: the mixture and its gradients need them.
         let order = ["none", "skip", "linear", "mlp_tanh_4", "mlp_gelu_erf_12", "self_attention", "dwconv_k3", "glu"];
-        let outputs = order.map(|name| match (name, ours.remove(name)) {
-            (_, Some(output)) => output,
-            ("none", _) => x.clone().zeros_like().autodiff(),
-            ("skip", _) => x.clone().autodiff(),
-            _ => tensor(golden.f32(&["expected", "per_op", name])).autodiff(),
-        });
+        let outputs = order.map(|name| ours.remove(name).expect("every operation"));
         let output = mixture(leaves.get("alpha"), outputs.to_vec());
         close(&host(output.clone().inner()), &golden.f32(&["expected", "output"]), 2e-5);
         let mut gradients = (output.square().sum() * 0.5).backward();
@@ -169,9 +207,16 @@ mod tests {
             ("mlp_tanh_4.w1", "mlp_tanh_4.0.weight"),
             ("mlp_tanh_4.w2", "mlp_tanh_4.2.weight"),
             ("self_attention.out.weight", "self_attention.out_proj.weight"),
+            ("mlp_gelu_erf_12.w1", "mlp_gelu_erf_12.0.weight"),
+            ("mlp_gelu_erf_12.b2", "mlp_gelu_erf_12.2.bias"),
+            ("dwconv_k3.weight", "dwconv_k3.weight"),
+            ("dwconv_k3.bias", "dwconv_k3.bias"),
         ] {
             close(&host(gradients[ours].clone()), &golden.f32(&["grads", theirs]), 2e-4);
         }
+        let glu = golden.f32(&["grads", "glu.weight"]);
+        close(&host(gradients["glu.a.weight"].clone()), &glu[..64], 2e-4);
+        close(&host(gradients["glu.b.weight"].clone()), &glu[64..], 2e-4);
         let query = golden.f32(&["grads", "self_attention.in_proj_weight"]);
         close(&host(gradients["self_attention.q.weight"].clone()), &query[..64], 2e-4);
         let alpha: Vec<f32> = host(gradients["alpha"].clone()).iter().map(|value| value / 0.7).collect();

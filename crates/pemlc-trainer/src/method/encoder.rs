@@ -2,9 +2,10 @@
 //!
 //! One cell serves every task and layer; a task has a seed, a layer a code and a head (the equations are in
 //! [`pemlc_artifact::prompt`]). During the search each edge mixes all candidate operations by the softmax of its logits, which are
-//! stepped on the same gradient as the weights (first order, single level). Then each edge keeps its likeliest operation, the others
-//! leave the parameter set, and the rest trains on.
+//! stepped on the same gradient as the weights (first order, single level). Then the cell is made discrete (see [`discretise`](super::discretise)), what is not in it
+//! leaves the parameter set, and the rest trains on.
 
+use super::discretise::discretise;
 use super::table::{KEY_DEVIATION, LOG_GATE, insert_log_gate, log_gate};
 use super::{Destination, Method, Moment, PrefixShape, Record, Start, cell, prefix_files, warm_start};
 use crate::adaptation::{Adaptation, PrefixRows};
@@ -47,14 +48,15 @@ impl Encoder {
         &self.shape.config.operations
     }
 
-    /// What edge `edge` makes of `x`.
-    fn edge(&self, edge: usize, x: Tensor<3>, parameters: &Leaves) -> Tensor<3> {
-        let apply = |operation: Operation| cell::apply(operation, x.clone(), parameters, &prefix(edge, operation));
+    /// What the edge at `place` makes of `x`; nothing if the cell has no such edge.
+    fn edge(&self, place: usize, x: Tensor<3>, parameters: &Leaves) -> Option<Tensor<3>> {
+        let apply = |operation: Operation| cell::apply(operation, x.clone(), parameters, &prefix(place, operation));
         if let Some(edges) = &self.edges {
-            return apply(edges[edge].operation);
+            let (from, to) = self.places()[place];
+            return edges.iter().find(|edge| (edge.from, edge.to) == (from, to)).map(|edge| apply(edge.operation));
         }
         let outputs = self.candidates().iter().map(|operation| apply(*operation)).collect();
-        cell::mixture(parameters.get::<2>(ALPHA).slice(s![edge..edge + 1]).squeeze_dim(0), outputs)
+        Some(cell::mixture(parameters.get::<2>(ALPHA).slice(s![place..place + 1]).squeeze_dim(0), outputs))
     }
 
     /// Output of the cell for every task and layer, `[sets * layers, length, width]`.
@@ -68,7 +70,7 @@ impl Encoder {
         for to in 1..=self.shape.config.nodes {
             let incoming = places.iter().enumerate().filter(|(_, place)| place.1 == to);
             let terms = incoming.filter_map(|(edge, (from, _))| {
-                Some(self.edge(edge, cell::normalize(nodes.get(*from)?.clone()), parameters))
+                self.edge(edge, cell::normalize(nodes.get(*from)?.clone()), parameters)
             });
             nodes.extend(terms.reduce(|sum, term| sum + term));
         }
@@ -97,21 +99,15 @@ impl Encoder {
         PrefixRows { key, value, log_gate: log_gate(&self.shape, parameters) }
     }
 
-    /// The cell with the likeliest operation on each edge. The first of equals wins.
-    fn discretized(&self, set: &ParameterSet) -> Vec<Edge> {
-        let alpha = set.values(ALPHA);
-        let candidates = self.candidates();
-        let edge = |((from, to), logits): ((usize, usize), &[f32])| {
-            let total: f64 = logits.iter().map(|logit| f64::from(*logit).exp()).sum();
-            let mut best = 0;
-            for (index, logit) in logits.iter().enumerate() {
-                if *logit > logits[best] {
-                    best = index;
-                }
-            }
-            Edge { from, to, operation: candidates[best], weight: f64::from(logits[best]).exp() / total }
-        };
-        self.places().into_iter().zip(alpha.chunks(candidates.len())).map(edge).collect()
+    fn discretised(&self, set: &ParameterSet) -> Vec<Edge> {
+        discretise(&self.places(), &set.values(ALPHA), self.candidates(), self.shape.config.max_skips)
+    }
+
+    /// Each edge with its index among all places, which names its parameters.
+    fn placed<'a>(&self, edges: &'a [Edge]) -> Vec<(usize, &'a Edge)> {
+        let places = self.places();
+        let place = |edge: &Edge| places.iter().position(|place| *place == (edge.from, edge.to));
+        edges.iter().filter_map(|edge| Some((place(edge)?, edge))).collect()
     }
 
     fn architecture(&self, set: &ParameterSet) -> Architecture {
@@ -120,7 +116,7 @@ impl Encoder {
             width: self.shape.config.width,
             length: self.shape.config.length,
             nodes: self.shape.config.nodes,
-            edges: self.edges.clone().unwrap_or_else(|| self.discretized(set)),
+            edges: self.edges.clone().unwrap_or_else(|| self.discretised(set)),
         }
     }
 
@@ -142,9 +138,9 @@ impl Encoder {
         parts(&heads, layers, &[outputs, width], &|layer| format!("head.{layer}.weight"));
         parts(&set.values(HEAD_BIAS), layers, &[outputs], &|layer| format!("head.{layer}.bias"));
         parts(&set.values(LOG_GATE), 1, &[layers], &|_| "log_gate".to_owned());
-        for (index, edge) in edges.iter().enumerate() {
+        for (index, (place, edge)) in self.placed(edges).into_iter().enumerate() {
             for (name, shape) in cell::weights(edge.operation, width) {
-                let from = format!("{}.{name}", prefix(index, edge.operation));
+                let from = format!("{}.{name}", prefix(place, edge.operation));
                 parts(&set.values(&from), 1, &shape, &|_| format!("edges.{index}.{name}"));
             }
         }
@@ -212,15 +208,15 @@ impl Method for Encoder {
         if self.edges.is_some() || done < self.search_steps {
             return None;
         }
-        let edges = self.discretized(set);
+        let edges = self.discretised(set);
         let kept: Vec<String> =
-            edges.iter().enumerate().map(|(index, edge)| format!("{}.", prefix(index, edge.operation))).collect();
+            self.placed(&edges).iter().map(|(place, edge)| format!("{}.", prefix(*place, edge.operation))).collect();
         set.retain(|name| {
             name != ALPHA && (!name.starts_with("encoder.edges.") || kept.iter().any(|kept| name.starts_with(kept)))
         });
         let words: Vec<String> = edges
             .iter()
-            .map(|edge| format!("{}->{} {} ({:.2})", edge.from, edge.to, operation_name(edge.operation), edge.weight))
+            .map(|edge| format!("{}->{} {} ({:.2})", edge.from, edge.to, edge.operation.name(), edge.weight))
             .collect();
         self.edges = Some(edges);
         Some(format!("the cell is {}", words.join(", ")))
@@ -237,10 +233,7 @@ impl Method for Encoder {
     fn restore(&mut self, mut state: serde_json::Value) -> Result<(), String> {
         let edges: Option<Vec<Edge>> = serde_json::from_value(state["edges"].take())
             .map_err(|error| format!("the encoder's architecture cannot be read: {error}"))?;
-        let places = self.places();
-        if let Some(edges) = &edges
-            && edges.iter().map(|edge| (edge.from, edge.to)).ne(places)
-        {
+        if edges.as_ref().is_some_and(|edges| self.placed(edges).len() != edges.len()) {
             return Err("the encoder's architecture has other edges than the run".to_owned());
         }
         self.edges = edges;
@@ -264,14 +257,5 @@ fn head_scale(width: usize) -> f32 {
 
 /// Where the weights of an operation on an edge are.
 fn prefix(edge: usize, operation: Operation) -> String {
-    format!("encoder.edges.{edge}.{}", operation_name(operation))
-}
-
-fn operation_name(operation: Operation) -> String {
-    match operation {
-        Operation::Skip => "skip".to_owned(),
-        Operation::Linear => "linear".to_owned(),
-        Operation::MlpTanh { width } => format!("mlp_tanh_{width}"),
-        Operation::Attention { heads } => format!("attention_{heads}"),
-    }
+    format!("encoder.edges.{edge}.{}", operation.name())
 }

@@ -3,6 +3,7 @@
 
 mod catalogue;
 mod cell;
+mod discretise;
 mod encoder;
 #[cfg(test)]
 mod golden_tests;

@@ -101,9 +101,13 @@ fn arrow(svg: &mut String, from: f64, to: f64, middle: f64, bend: f64) -> f64 {
 
 fn name(operation: &Operation) -> String {
     match operation {
+        Operation::None => "none".to_owned(),
         Operation::Skip => "skip".to_owned(),
         Operation::Linear => "linear".to_owned(),
         Operation::MlpTanh { width } => format!("MLP tanh {width}"),
+        Operation::MlpGelu { width } => format!("MLP gelu {width}"),
+        Operation::DepthwiseConvolution { kernel } => format!("convolution {kernel}"),
+        Operation::Glu => "GLU".to_owned(),
         Operation::Attention { heads } => format!("attention {heads} heads"),
     }
 }
