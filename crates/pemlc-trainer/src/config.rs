@@ -204,6 +204,10 @@ pub struct PrefixConfig {
     pub nodes: usize,
     /// Candidates on each edge of the cell.
     pub operations: Vec<Operation>,
+    /// How candidates are mixed during the search.
+    pub relaxation: Relaxation,
+    /// Steps of the search before the mixture's logits are stepped: operations learn first.
+    pub search_warmup_steps: u64,
     /// Skips that the cell may have when the search ends: an edge beyond takes its next best operation.
     pub max_skips: usize,
     /// Steps with mixed operations; then each edge keeps its best one. Default: 40 % of the steps.
@@ -231,11 +235,27 @@ impl Default for PrefixConfig {
                 Operation::MlpTanh { width: 64 },
                 Operation::Attention { heads: 4 },
             ],
+            relaxation: Relaxation::Softmax,
+            search_warmup_steps: 0,
             max_skips: 2,
             search_steps: None,
             architecture_learning_rate: 3e-3,
         }
     }
+}
+
+/// How the candidates on an edge are mixed during the search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Relaxation {
+    /// The softmax of the logits.
+    Softmax,
+    /// The same over a temperature that falls from 5 to 0.2.
+    Annealed,
+    /// The softmax of logits and Gumbel noise over a temperature that falls from 5 to 0.1.
+    Gumbel,
+    /// The likeliest of these alone, with the gradient of its weight: one operation an edge is evaluated.
+    StraightThrough,
 }
 
 /// Whether each task has prefix rows of its own.

@@ -130,16 +130,27 @@ fn a_stopped_run_ends_bitwise_as_an_undisturbed_one() {
     }
 }
 
-#[test]
-fn a_stopped_run_with_a_prompt_ends_bitwise_too() {
+/// Stops at step 2, resumes, and compares with a run that nothing disturbed.
+fn stop_and_resume(settings: &str) {
     let folder = tempfile::tempdir().expect("a folder");
-    let config = || config(&format!("method = \"lora+prompt\"\n{PEML}"));
+    let config = || config(settings);
     let (whole, stopped) = (folder.path().join("whole"), folder.path().join("stopped"));
     run_to_the_end(config(), &whole);
     let first = request(config(), &stopped, false);
-    train(first.clone(), &mut StopAfter(4, first.stop.clone())).expect("stopping is no error");
+    train(first.clone(), &mut StopAfter(2, first.stop.clone())).expect("stopping is no error");
     train(request(config(), &stopped, true), &mut ()).expect("resuming succeeds");
-    assert!(trained(&whole) == trained(&stopped), "the resumed run differs");
+    assert!(trained(&whole) == trained(&stopped), "the resumed run differs: {settings}");
+}
+
+#[test]
+fn a_stopped_run_of_other_methods_ends_bitwise_too() {
+    stop_and_resume(&format!("method = \"lora+prompt\"\n{PEML}"));
+    // Methods that draw random numbers at every step.
+    stop_and_resume(&format!("method = \"poly\"\n{PEML}"));
+    for relaxation in ["gumbel", "straight_through"] {
+        let search = format!("search_steps = 4\nsearch_warmup_steps = 1\nrelaxation = \"{relaxation}\"");
+        stop_and_resume(&PEML.replace("search_steps = 4", &search));
+    }
 }
 
 #[test]
@@ -204,6 +215,9 @@ fn every_method_lowers_the_loss() {
         ("peml", "width = 16"),
         ("peml", "width = 16\ninit = \"cold\"\nlog_gate_init = -1.0"),
         ("peml", EVERY_OPERATION),
+        ("peml", "width = 16\nrelaxation = \"annealed\"\nsearch_warmup_steps = 4"),
+        ("peml", "width = 16\nrelaxation = \"gumbel\""),
+        ("peml", "width = 16\nrelaxation = \"straight_through\""),
     ] {
         let output = tempfile::tempdir_in(folder.path()).expect("a folder");
         let loss = late_loss(&format!("method = \"{method}\"\n[prefix]\n{prefix}"), 5e-3, output.path());

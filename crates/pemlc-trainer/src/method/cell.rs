@@ -99,9 +99,9 @@ pub(super) fn apply(operation: Operation, x: Tensor<3>, parameters: &Leaves, pre
     }
 }
 
-/// `sum of softmax(logits)_o outputs_o`.
-pub(super) fn mixture(logits: Tensor<1>, outputs: Vec<Tensor<3>>) -> Tensor<3> {
-    let weights = softmax(logits, 0).reshape([outputs.len(), 1, 1]);
+/// `sum of weights_o outputs_o`.
+pub(super) fn mixture(weights: Tensor<1>, outputs: Vec<Tensor<3>>) -> Tensor<3> {
+    let weights = weights.reshape([outputs.len(), 1, 1]);
     let terms =
         outputs.into_iter().enumerate().map(|(index, output)| output * weights.clone().slice(s![index..index + 1]));
     terms.reduce(|sum, term| sum + term).unwrap_or(weights)
@@ -197,7 +197,7 @@ mod tests {
         }
         let order = ["none", "skip", "linear", "mlp_tanh_4", "mlp_gelu_erf_12", "self_attention", "dwconv_k3", "glu"];
         let outputs = order.map(|name| ours.remove(name).expect("every operation"));
-        let output = mixture(leaves.get("alpha"), outputs.to_vec());
+        let output = mixture(softmax(leaves.get("alpha"), 0), outputs.to_vec());
         close(&host(output.clone().inner()), &golden.f32(&["expected", "output"]), 2e-5);
         let mut gradients = (output.square().sum() * 0.5).backward();
         let gradients = leaves.gradients(&mut gradients);

@@ -1,15 +1,16 @@
 //! PrefixNAS: prefix rows from a small network whose operations are searched.
 //!
 //! One cell serves every task and layer; a task has a seed, a layer a code and a head (the equations are in
-//! [`pemlc_artifact::prompt`]). During the search each edge mixes all candidate operations by the softmax of its logits, which are
-//! stepped on the same gradient as the weights (first order, single level). Then the cell is made discrete (see [`discretise`](super::discretise)), what is not in it
+//! [`pemlc_artifact::prompt`]). During the search each edge mixes its candidate operations (see [`relaxation`](super::relaxation)) by
+//! logits that are stepped on the same gradient as the weights (first order, single level). Then the cell is made discrete (see [`discretise`](super::discretise)), what is not in it
 //! leaves the parameter set, and the rest trains on.
 
 use super::discretise::discretise;
+use super::relaxation::{Draw, Weights, weigh};
 use super::table::{KEY_DEVIATION, LOG_GATE, insert_log_gate, log_gate};
 use super::{Destination, Method, Moment, PrefixShape, Record, Start, cell, prefix_files, warm_start};
 use crate::adaptation::{Adaptation, PrefixRows};
-use crate::config::PrefixInit;
+use crate::config::{PrefixInit, Relaxation};
 use crate::error::TrainError;
 use crate::parameters::{Group, Leaves, ParameterSet};
 use crate::random::Stream;
@@ -30,13 +31,20 @@ const ALPHA_DEVIATION: f32 = 1e-3;
 pub(super) struct Encoder {
     shape: PrefixShape,
     search_steps: u64,
+    /// Batches that the search takes.
+    search_batches: u64,
+    /// Batches of the search before the mixture is stepped.
+    warmup_batches: u64,
     /// The discretised cell; `None` during the search.
     edges: Option<Vec<Edge>>,
 }
 
 impl Encoder {
-    pub(super) fn new(shape: PrefixShape, search_steps: u64) -> Self {
-        Self { shape, search_steps, edges: None }
+    /// A step takes `batches` batches.
+    pub(super) fn new(shape: PrefixShape, search_steps: u64, batches: u64) -> Self {
+        let search_batches = search_steps * batches;
+        let warmup_batches = (shape.config.search_warmup_steps * batches).min(search_batches);
+        Self { shape, search_steps, search_batches, warmup_batches, edges: None }
     }
 
     /// `(from, to)` of every edge, by (to, from).
@@ -49,18 +57,37 @@ impl Encoder {
     }
 
     /// What the edge at `place` makes of `x`; nothing if the cell has no such edge.
-    fn edge(&self, place: usize, x: Tensor<3>, parameters: &Leaves) -> Option<Tensor<3>> {
+    fn edge(&self, place: usize, x: Tensor<3>, parameters: &Leaves, moment: &Moment) -> Option<Tensor<3>> {
         let apply = |operation: Operation| cell::apply(operation, x.clone(), parameters, &prefix(place, operation));
         if let Some(edges) = &self.edges {
             let (from, to) = self.places()[place];
             return edges.iter().find(|edge| (edge.from, edge.to) == (from, to)).map(|edge| apply(edge.operation));
         }
-        let outputs = self.candidates().iter().map(|operation| apply(*operation)).collect();
-        Some(cell::mixture(parameters.get::<2>(ALPHA).slice(s![place..place + 1]).squeeze_dim(0), outputs))
+        let logits: Tensor<1> = parameters.get::<2>(ALPHA).slice(s![place..place + 1]).squeeze_dim(0);
+        let candidates = self.candidates();
+        let weights = match *moment {
+            // The weights of operations learn alone at first, under the uniform mixture that the logits start from.
+            Moment::Training { batch, .. } if batch < self.warmup_batches => {
+                weigh(Relaxation::Softmax, logits.detach(), None)
+            }
+            Moment::Training { seed, batch } => {
+                let search = (self.search_batches - self.warmup_batches).max(1);
+                let progress = (batch - self.warmup_batches) as f64 / search as f64;
+                let draw = Draw::new(candidates.len(), place, seed, batch, progress);
+                weigh(self.shape.config.relaxation, logits, Some(&draw))
+            }
+            Moment::Evaluation => weigh(self.shape.config.relaxation, logits, None),
+        };
+        Some(match weights {
+            Weights::All(weights) => {
+                cell::mixture(weights, candidates.iter().map(|operation| apply(*operation)).collect())
+            }
+            Weights::One(winner, weight) => apply(candidates[winner]) * weight.unsqueeze::<3>(),
+        })
     }
 
     /// Output of the cell for every task and layer, `[sets * layers, length, width]`.
-    fn cell(&self, parameters: &Leaves) -> Tensor<3> {
+    fn cell(&self, parameters: &Leaves, moment: &Moment) -> Tensor<3> {
         let [sets, layers, _, length, _] = self.shape.rows();
         let width = self.shape.config.width;
         let seed = parameters.get::<3>(SEED).reshape([sets, 1, length, width]);
@@ -70,7 +97,7 @@ impl Encoder {
         for to in 1..=self.shape.config.nodes {
             let incoming = places.iter().enumerate().filter(|(_, place)| place.1 == to);
             let terms = incoming.filter_map(|(edge, (from, _))| {
-                self.edge(edge, cell::normalize(nodes.get(*from)?.clone()), parameters)
+                self.edge(edge, cell::normalize(nodes.get(*from)?.clone()), parameters, moment)
             });
             nodes.extend(terms.reduce(|sum, term| sum + term));
         }
@@ -80,10 +107,10 @@ impl Encoder {
         cell::normalize(sum.unwrap_or_else(|| nodes[0].clone()) / count.max(1.0))
     }
 
-    fn rows(&self, parameters: &Leaves) -> PrefixRows {
+    fn rows(&self, parameters: &Leaves, moment: &Moment) -> PrefixRows {
         let [sets, layers, kv_heads, length, head_dim] = self.shape.rows();
         let width = self.shape.config.width;
-        let output = self.cell(parameters).reshape([sets, layers, length, width]).swap_dims(0, 1);
+        let output = self.cell(parameters, moment).reshape([sets, layers, length, width]).swap_dims(0, 1);
         let output = output.reshape([layers, sets * length, width]);
         let weight = parameters.get::<3>(HEAD_WEIGHT).swap_dims(1, 2);
         let rows = output.matmul(weight) * head_scale(width) + parameters.get::<2>(HEAD_BIAS).unsqueeze_dim::<3>(1);
@@ -200,8 +227,8 @@ impl Method for Encoder {
         Ok(())
     }
 
-    fn adaptation(&self, parameters: &Leaves, _moment: &Moment) -> Adaptation {
-        Adaptation { prefix: Some(self.rows(parameters)), ..Adaptation::default() }
+    fn adaptation(&self, parameters: &Leaves, moment: &Moment) -> Adaptation {
+        Adaptation { prefix: Some(self.rows(parameters, moment)), ..Adaptation::default() }
     }
 
     fn advance(&mut self, done: u64, set: &mut ParameterSet) -> Option<String> {
@@ -244,7 +271,7 @@ impl Method for Encoder {
         let architecture = self.architecture(set);
         architecture.write(&to.paths.architecture())?;
         tensors::write(&to.paths.encoder(), &self.files(set, &architecture.edges))?;
-        let rows = self.rows(&set.constants());
+        let rows = self.rows(&set.constants(), &Moment::Evaluation);
         Ok(Record { lora: None, prefix: prefix_files::write(Some(rows), &self.shape, to)? })
     }
 }

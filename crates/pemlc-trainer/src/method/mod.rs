@@ -15,6 +15,7 @@ mod p_tuning;
 mod prefix_files;
 mod prefix_mlp;
 mod prompt_tuning;
+mod relaxation;
 mod soft_prompt;
 mod table;
 mod warm_start;
@@ -146,7 +147,14 @@ impl Methods {
             MethodName::LoraPrompt => vec![lora(), prompt_tuning()],
             MethodName::PTuning => vec![Box::new(p_tuning::PTuning::new(prompt(PromptInit::Random)))],
             MethodName::Mpt => vec![Box::new(mpt::Mpt::new(prompt(PromptInit::Text)))],
-            MethodName::Peml => vec![lora(), Box::new(encoder::Encoder::new(shape, config.search_steps()))],
+            MethodName::Peml => vec![
+                lora(),
+                Box::new(encoder::Encoder::new(
+                    shape,
+                    config.search_steps(),
+                    config.training.gradient_accumulation as u64,
+                )),
+            ],
         })
     }
 
