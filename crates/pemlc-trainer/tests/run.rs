@@ -87,7 +87,9 @@ fn contents(folder: &Path, below: &str, files: &mut BTreeMap<String, Vec<u8>>) {
 fn trained(output: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     contents(output, "adapters", &mut files);
-    contents(output, "prompt", &mut files);
+    if output.join("prompt").exists() {
+        contents(output, "prompt", &mut files);
+    }
     for name in ["probes.safetensors", "predictions.jsonl"] {
         files.insert(name.to_owned(), std::fs::read(output.join(name)).expect("a file"));
     }
