@@ -204,6 +204,11 @@ pub struct PrefixConfig {
     pub nodes: usize,
     /// Candidates on each edge of the cell.
     pub operations: Vec<Operation>,
+    /// `architecture.json` of another run: its cell is trained from fresh weights, without a search.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub architecture: Option<String>,
+    /// Whether the cell is drawn at random from `operations`, without a search: the control of a search.
+    pub random_architecture: bool,
     /// How candidates are mixed during the search.
     pub relaxation: Relaxation,
     /// Steps of the search before the mixture's logits are stepped: operations learn first.
@@ -235,6 +240,8 @@ impl Default for PrefixConfig {
                 Operation::MlpTanh { width: 64 },
                 Operation::Attention { heads: 4 },
             ],
+            architecture: None,
+            random_architecture: false,
             relaxation: Relaxation::Softmax,
             search_warmup_steps: 0,
             max_skips: 2,
@@ -332,7 +339,7 @@ impl RunConfig {
 
     /// Steps with mixed operations: none for methods without an encoder.
     pub fn search_steps(&self) -> u64 {
-        if self.method != MethodName::Peml {
+        if self.method != MethodName::Peml || self.prefix.architecture.is_some() || self.prefix.random_architecture {
             return 0;
         }
         let steps = self.training.steps;
@@ -406,6 +413,13 @@ impl RunConfig {
         }
         if let Some(value) = prefix.log_gate_init.filter(|value| !value.is_finite()) {
             return fail("prefix.log_gate_init", value.to_string(), "a finite number");
+        }
+        if let (Some(file), true) = (&prefix.architecture, prefix.random_architecture) {
+            return fail(
+                "prefix.architecture",
+                format!("{file:?}"),
+                "nothing, because prefix.random_architecture is set",
+            );
         }
         if prefix.operations.iter().all(|operation| *operation == Operation::None) {
             return fail("prefix.operations", "empty".to_owned(), "at least one operation other than none");

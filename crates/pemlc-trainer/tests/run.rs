@@ -1,7 +1,7 @@
 //! Whole runs of the tiny model: what they leave, and that a stopped one ends as an undisturbed one.
 
 use pemlc_artifact::probes::Probes;
-use pemlc_artifact::prompt::{Architecture, Prefix};
+use pemlc_artifact::prompt::{Architecture, Operation, Prefix};
 use pemlc_artifact::run::{RunManifest, RunPaths};
 use pemlc_trainer::config::RunConfig;
 use pemlc_trainer::device::DeviceChoice;
@@ -152,6 +152,30 @@ fn a_stopped_run_of_other_methods_ends_bitwise_too() {
     for relaxation in ["gumbel", "straight_through"] {
         let search = format!("search_steps = 4\nsearch_warmup_steps = 1\nrelaxation = \"{relaxation}\"");
         stop_and_resume(&PEML.replace("search_steps = 4", &search));
+    }
+}
+
+/// The transfer of a cell: found in one run, or drawn, and trained again in another.
+#[test]
+fn a_cell_can_be_drawn_at_random_and_trained_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = |name: &str, settings: &str| {
+        let output = folder.path().join(name);
+        let text = PEML.replace("search_steps = 4", settings);
+        run_to_the_end(config(&text), &output);
+        Architecture::read(&RunPaths::new(&output).architecture()).expect("architecture.json")
+    };
+    let drawn = run("drawn", "nodes = 3\nrandom_architecture = true");
+    assert_eq!((drawn.nodes, drawn.edges.len()), (3, 5), "a node keeps two edges");
+    let path = RunPaths::new(folder.path().join("drawn")).architecture();
+    let again = run("again", &format!("architecture = {:?}", path.display().to_string()));
+    assert_eq!(again, drawn);
+    let text = PEML.replace("search_steps = 4", &format!("architecture = {:?}", path.display().to_string()));
+    let narrow = config(&text.replace("width = 16", "width = 6\noperations = [{ op = \"skip\" }]"));
+    match train(request(narrow, &folder.path().join("narrow"), false), &mut ()) {
+        Err(error) => assert!(error.to_string().contains("a multiple of 4, the heads"), "{error}"),
+        // The draw has no attention: nothing hinders it.
+        Ok(_) => assert!(!drawn.edges.iter().any(|edge| matches!(edge.operation, Operation::Attention { .. }))),
     }
 }
 

@@ -54,6 +54,9 @@ pub(crate) struct TrainArguments {
     /// Where to train: auto (CUDA when this build and machine have it, else the CPU), cpu, or cuda:N
     #[arg(long, default_value = "auto", value_name = "DEVICE", value_parser = DeviceChoice::parse)]
     pub(crate) device: DeviceChoice,
+    /// architecture.json of another run: train its cell from fresh weights, without a search (`prefix.architecture`)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) architecture: Option<PathBuf>,
     /// Go on from the last checkpoint in the run directory
     #[arg(long)]
     pub(crate) resume: bool,

@@ -40,8 +40,24 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    /// A step takes `batches` batches.
-    pub(super) fn new(shape: PrefixShape, search_steps: u64, batches: u64) -> Self {
+    /// A cell of these edges, trained from the start.
+    pub(super) fn of(mut shape: PrefixShape, nodes: usize, edges: Vec<Edge>) -> Self {
+        shape.config.nodes = nodes;
+        Self { shape, search_steps: 0, search_batches: 0, warmup_batches: 0, edges: Some(edges) }
+    }
+
+    /// A cell drawn from the candidates by the rules that end a search.
+    pub(super) fn random(shape: PrefixShape, seed: u64) -> Self {
+        let mut encoder = Self::searched(shape, 0, 1);
+        let count = encoder.places().len() * encoder.candidates().len();
+        let logits = Stream::new(seed, "encoder.random_architecture", 0).normal(count, 1.0);
+        let config = &encoder.shape.config;
+        encoder.edges = Some(discretise(&encoder.places(), &logits, &config.operations, config.max_skips));
+        encoder
+    }
+
+    /// A cell that is searched for. A step takes `batches` batches.
+    pub(super) fn searched(shape: PrefixShape, search_steps: u64, batches: u64) -> Self {
         let search_batches = search_steps * batches;
         let warmup_batches = (shape.config.search_warmup_steps * batches).min(search_batches);
         Self { shape, search_steps, search_batches, warmup_batches, edges: None }
@@ -191,19 +207,19 @@ impl Method for Encoder {
         let seeds = normal(SEED, sets * length * width, deviation);
         set.insert(SEED, Group::Prefix, &[sets, length, width], seeds);
         set.insert(LAYER_CODE, Group::Prefix, &[layers, width], normal(LAYER_CODE, layers * width, deviation));
-        let places = self.places();
-        for edge in 0..places.len() {
-            for operation in self.candidates() {
-                cell::initialize(*operation, width, &prefix(edge, *operation), run_seed, set);
+        let initialize = |place: usize, operation: Operation, set: &mut ParameterSet| {
+            cell::initialize(operation, width, &prefix(place, operation), run_seed, set);
+        };
+        if let Some(edges) = &self.edges {
+            self.placed(edges).into_iter().for_each(|(place, edge)| initialize(place, edge.operation, set));
+        } else {
+            let (places, candidates) = (self.places().len(), self.candidates());
+            for place in 0..places {
+                candidates.iter().for_each(|operation| initialize(place, *operation, set));
             }
+            let logits = normal(ALPHA, places * candidates.len(), ALPHA_DEVIATION);
+            set.insert(ALPHA, Group::Architecture, &[places, candidates.len()], logits);
         }
-        let alpha = places.len() * self.candidates().len();
-        set.insert(
-            ALPHA,
-            Group::Architecture,
-            &[places.len(), self.candidates().len()],
-            normal(ALPHA, alpha, ALPHA_DEVIATION),
-        );
         // Keys small, values zero. Rows that start warm start as they are, so both are zero there.
         let half = kv_heads * head_dim * width;
         let warm = self.shape.config.init == PrefixInit::Warm;

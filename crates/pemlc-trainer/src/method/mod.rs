@@ -29,6 +29,7 @@ use crate::config::{LoraConfig, MethodName, PrefixConfig, PrefixSharing, PromptI
 use crate::error::TrainError;
 use crate::parameters::{Leaves, ParameterSet};
 use pemlc_artifact::ModelConfig;
+use pemlc_artifact::prompt::Architecture;
 use pemlc_artifact::run::{LoraRecord, PrefixRecord, RunPaths};
 use pemlc_data::{TaskSet, Tokenizer};
 
@@ -122,8 +123,8 @@ pub struct Record {
 pub struct Methods(Vec<Box<dyn Method>>);
 
 impl Methods {
-    /// The methods that `config` names, for a model of shape `model` and so many tasks.
-    pub fn new(config: &RunConfig, model: &ModelConfig) -> Self {
+    /// The methods that `config` names, for a model of shape `model`. `architecture` is the cell that `prefix.architecture` names.
+    pub fn new(config: &RunConfig, model: &ModelConfig, architecture: Option<&Architecture>) -> Self {
         let tasks = config.tasks.len();
         let lora = || Box::new(lora::Lora::new(config.lora.clone(), model.clone(), tasks)) as Box<dyn Method>;
         let shape = PrefixShape::new(config, model);
@@ -147,14 +148,7 @@ impl Methods {
             MethodName::LoraPrompt => vec![lora(), prompt_tuning()],
             MethodName::PTuning => vec![Box::new(p_tuning::PTuning::new(prompt(PromptInit::Random)))],
             MethodName::Mpt => vec![Box::new(mpt::Mpt::new(prompt(PromptInit::Text)))],
-            MethodName::Peml => vec![
-                lora(),
-                Box::new(encoder::Encoder::new(
-                    shape,
-                    config.search_steps(),
-                    config.training.gradient_accumulation as u64,
-                )),
-            ],
+            MethodName::Peml => vec![lora(), Box::new(encoder(config, shape, architecture))],
         })
     }
 
@@ -214,6 +208,14 @@ impl Methods {
             record.prefix = part.prefix.or(record.prefix);
         }
         Ok(record)
+    }
+}
+
+fn encoder(config: &RunConfig, shape: PrefixShape, architecture: Option<&Architecture>) -> encoder::Encoder {
+    match architecture {
+        Some(architecture) => encoder::Encoder::of(shape, architecture.nodes, architecture.edges.clone()),
+        None if config.prefix.random_architecture => encoder::Encoder::random(shape, config.seed),
+        None => encoder::Encoder::searched(shape, config.search_steps(), config.training.gradient_accumulation as u64),
     }
 }
 

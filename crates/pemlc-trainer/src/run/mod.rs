@@ -91,7 +91,7 @@ impl Progress {
     /// At the start, or at the newest checkpoint.
     fn new(run: &Prepared, request: &TrainRequest) -> Result<Self, TrainError> {
         let identity = identity::of(&run.config, &run.base.files, &run.tasks, &run.device_name);
-        let mut methods = Methods::new(&run.config, run.backbone.config());
+        let mut methods = Methods::new(&run.config, run.backbone.config(), run.architecture.as_ref());
         let checkpoints = checkpoint::list(&run.paths.checkpoints())?;
         let newest = checkpoints.last().filter(|_| request.resume);
         if let Some((_, path)) = newest {

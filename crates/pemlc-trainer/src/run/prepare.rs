@@ -7,6 +7,7 @@ use crate::error::TrainError;
 use crate::event::{Event, Observer};
 use pemlc_artifact::Checkpoint;
 use pemlc_artifact::hash::FileHash;
+use pemlc_artifact::prompt::{Architecture, Operation};
 use pemlc_artifact::run::RunPaths;
 use pemlc_data::{Limits, TaskSet, Tokenizer, expand_path, load_tasks};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,8 @@ pub(crate) struct Prepared {
     pub(crate) config: RunConfig,
     pub(crate) paths: RunPaths,
     pub(crate) base: Base,
+    /// The cell that the run file names.
+    pub(crate) architecture: Option<Architecture>,
     pub(crate) tasks: TaskSet,
     pub(crate) tokenizer: Tokenizer,
     pub(crate) backbone: Backbone,
@@ -43,6 +46,11 @@ impl Prepared {
         let config = absolute(&request.config, &request.config_dir)?;
         let checkpoint = Checkpoint::open(Path::new(&config.model))?;
         let model = checkpoint.config();
+        let architecture =
+            config.prefix.architecture.as_ref().map(|path| Architecture::read(Path::new(path))).transpose()?;
+        if let Some(architecture) = &architecture {
+            check_architecture(architecture, config.prefix.width)?;
+        }
         config.check_model(model).map_err(|(key, value, expected)| TrainError::Setting { key, value, expected })?;
         let tokenizer =
             Tokenizer::from_json(&checkpoint.tokenizer_json()?)?.with_end_of_text(model.eos_token_ids.first().copied());
@@ -59,7 +67,7 @@ impl Prepared {
             companions: checkpoint.companion_files()?,
         };
         let backbone = Backbone::load(&checkpoint, &device, config.training.base_dtype)?;
-        Ok(Self { config, paths, base, tasks, tokenizer, backbone, device_name })
+        Ok(Self { config, paths, base, architecture, tasks, tokenizer, backbone, device_name })
     }
 }
 
@@ -86,8 +94,27 @@ fn absolute(config: &RunConfig, folder: &Path) -> Result<RunConfig, TrainError> 
         task.train = expand("train", &task.train)?;
         task.validation = expand("validation", &task.validation)?;
     }
+    if let Some(path) = &mut config.prefix.architecture {
+        *path = expand("prefix.architecture", path)?;
+    }
     config.output = None;
     Ok(config)
+}
+
+/// A cell may be trained at another width than it was found at, if its operations allow it.
+fn check_architecture(architecture: &Architecture, width: usize) -> Result<(), TrainError> {
+    let heads = architecture.edges.iter().find_map(|edge| match edge.operation {
+        Operation::Attention { heads } if !width.is_multiple_of(heads) => Some(heads),
+        _ => None,
+    });
+    match heads {
+        Some(heads) => Err(TrainError::Setting {
+            key: "prefix.width",
+            value: width.to_string(),
+            expected: format!("a multiple of {heads}, the heads of the attention in prefix.architecture"),
+        }),
+        None => Ok(()),
+    }
 }
 
 /// A tokenizer of another model can give tokens beyond the embedding table.

@@ -12,7 +12,12 @@ use pemlc_trainer::{TrainError, TrainOutcome, TrainRequest};
 use std::path::Path;
 
 pub(crate) fn run(arguments: &TrainArguments) -> anyhow::Result<Outcome> {
-    let file = RunFile::read(&arguments.config, &arguments.overrides.set)?;
+    let mut file = RunFile::read(&arguments.config, &arguments.overrides.set)?;
+    if let Some(path) = &arguments.architecture {
+        // Relative to where the command was given, unlike paths in the run file.
+        let path = std::path::absolute(path).with_context(|| path.display().to_string())?;
+        file.config.prefix.architecture = Some(path.display().to_string());
+    }
     let output = match (&arguments.output, &file.config.output) {
         (Some(output), _) => output.clone(),
         (None, Some(output)) => pemlc_data::expand_path(output, &file.folder).context("output")?,
@@ -93,6 +98,9 @@ fn resume_command(arguments: &TrainArguments, output: &Path) -> String {
     if arguments.device != DeviceChoice::Auto {
         words.extend(["--device".to_owned(), arguments.device.to_string()]);
     }
+    if let Some(path) = &arguments.architecture {
+        words.extend(["--architecture".to_owned(), path.display().to_string()]);
+    }
     for set in &arguments.overrides.set {
         words.extend(["--set".to_owned(), set.clone()]);
     }
@@ -121,12 +129,13 @@ mod tests {
             config: "my run.toml".into(),
             output: None,
             device: DeviceChoice::Cpu,
+            architecture: Some("cell.json".into()),
             resume: false,
             overrides: Overrides { set: vec!["training.steps=5".to_owned(), "tasks.0.name='it'".to_owned()] },
         };
         insta::assert_snapshot!(
             resume_command(&arguments, Path::new("runs/a")),
-            @r"pemlc train 'my run.toml' --output runs/a --device cpu --set training.steps=5 --set 'tasks.0.name='\''it'\''' --resume"
+            @r"pemlc train 'my run.toml' --output runs/a --device cpu --architecture cell.json --set training.steps=5 --set 'tasks.0.name='\''it'\''' --resume"
         );
     }
 }

@@ -62,7 +62,7 @@ proptest! {
     #[test]
     fn adapters_are_the_deltas_of_training(which in 0..METHODS.len(), seed in any::<u32>()) {
         let (config, model) = (config(METHODS[which]), model());
-        let methods = crate::method::Methods::new(&config, &model);
+        let methods = crate::method::Methods::new(&config, &model, None);
         let mut set = ParameterSet::new(&Device::flex());
         methods.initialize_cold(u64::from(seed), &mut set);
         for (name, tensor) in set.to_map() {
