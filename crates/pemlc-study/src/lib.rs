@@ -7,10 +7,12 @@ mod asha;
 mod parzen;
 mod sampler;
 mod space;
+mod storage;
 mod trial;
 
 pub use asha::Asha;
 pub use parzen::Parzen;
 pub use sampler::{RandomSampler, TpeSampler, split, tpe_gamma, tpe_weights};
 pub use space::{Condition, Distribution, Parameter, Space, SpaceError};
+pub use storage::{Claim, SqliteStudy, StorageError};
 pub use trial::{Trial, TrialState};
