@@ -3,10 +3,13 @@
 mod low_rank;
 mod method_name;
 mod prompt;
+mod search;
 
 pub use low_rank::{CPolyConfig, MoeLoraConfig, MtlLoraConfig, MultiLoraConfig, PolyConfig};
 pub use method_name::MethodName;
 pub use prompt::{FactorInit, PromptConfig, PromptEncoder, PromptInit};
+
+pub use search::{Choice, Dimension};
 
 use pemlc_artifact::Projection;
 use pemlc_artifact::prompt::Operation;
@@ -14,6 +17,7 @@ pub use pemlc_artifact::run::BaseDtype;
 use pemlc_data::TaskConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// A run file: base model, tasks, and how to train. Paths are relative to the file; `${VAR}` and `${VAR:-default}` in them are
@@ -62,6 +66,9 @@ pub struct RunConfig {
     /// Scoring.
     #[serde(default)]
     pub evaluation: EvaluationConfig,
+    /// What `pemlc search` varies: keys of this file, and their values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub search: BTreeMap<String, Dimension>,
     /// The tasks; their order is their `task_id`.
     pub tasks: Vec<TaskConfig>,
 }

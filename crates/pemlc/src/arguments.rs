@@ -31,6 +31,7 @@ pub(crate) enum Command {
     Run(RunArguments),
     Inspect(InspectArguments),
     Tasks(TasksArguments),
+    Search(SearchArguments),
     /// List the methods that a run file can name: what they are, what is left of them in the graph, what they train.
     Methods,
     Report(ReportArguments),
@@ -190,6 +191,37 @@ pub(crate) struct InspectArguments {
 pub(crate) struct TasksArguments {
     /// Run file (TOML)
     pub(crate) config: PathBuf,
+    #[command(flatten)]
+    pub(crate) overrides: Overrides,
+}
+
+/// Search for settings of a run file: train trials, keep them in a study, learn from them what to try next.
+///
+/// What varies is the run file's [search] table (docs/search.md). A trial's value is the mean score of all tasks on validation data.
+/// Settings are drawn by TPE. The study is an SQLite file that Optuna reads; the same command goes on with it, and several processes
+/// may share it: a trial of one that died is given back.
+#[derive(Debug, Args)]
+pub(crate) struct SearchArguments {
+    /// Run file (TOML)
+    pub(crate) config: PathBuf,
+    /// Trials that the study is to have, those that failed not counted
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) trials: u64,
+    /// The study: sqlite:///FILE or FILE
+    #[arg(long, value_name = "URL")]
+    pub(crate) study: String,
+    /// Name of the study within its file
+    #[arg(long, default_value = "pemlc", value_name = "NAME")]
+    pub(crate) name: String,
+    /// Folder for the trials' run directories
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+    /// Processes that run trials at the same time
+    #[arg(long, default_value_t = 1, value_name = "N", overrides_with = "workers")]
+    pub(crate) workers: usize,
+    /// Where to train: auto, cpu, or cuda:N
+    #[arg(long, default_value = "auto", value_name = "DEVICE", value_parser = DeviceChoice::parse)]
+    pub(crate) device: DeviceChoice,
     #[command(flatten)]
     pub(crate) overrides: Overrides,
 }

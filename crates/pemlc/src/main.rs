@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => commands::run::run(&arguments),
         Command::Inspect(arguments) => commands::inspect::run(&arguments),
         Command::Tasks(arguments) => commands::tasks::run(&arguments),
+        Command::Search(arguments) => commands::search::run(&arguments),
         Command::Methods => commands::methods::run(),
         Command::Report(arguments) => commands::report::run(&arguments),
         Command::Schemas(arguments) => commands::schemas::run(&arguments),

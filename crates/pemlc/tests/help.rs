@@ -21,6 +21,7 @@ help! {
     inspect: "inspect";
     tasks: "tasks";
     methods: "methods";
+    search: "search";
     report: "report";
 }
 

@@ -98,6 +98,8 @@ fn absolute(config: &RunConfig, folder: &Path) -> Result<RunConfig, TrainError> 
         *path = expand("prefix.architecture", path)?;
     }
     config.output = None;
+    // A run is one trial: what others might be is not part of it.
+    config.search.clear();
     Ok(config)
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod methods;
 pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod schemas;
+pub(crate) mod search;
 pub(crate) mod tasks;
 pub(crate) mod train;
 

@@ -1,0 +1,68 @@
+//! The outer search on the tiny model: two workers on one study, the same command again, and another space.
+
+mod common;
+
+use common::{describe, pemlc, tiny};
+use std::path::Path;
+use std::process::Output;
+
+const SEARCH: &str = r#"
+[search]
+"lora.rank" = { choices = [2, 4] }
+"lora.sharing" = { choices = ["shared", "per_task"] }
+"training.learning_rate" = { low = 1e-4, high = 1e-2, log = true }
+"prefix.length" = { low = 2, high = 6, step = 2 }
+"#;
+
+fn search(file: &Path, folder: &Path, trials: &str, extra: &[&str]) -> Output {
+    let mut command = pemlc();
+    command.arg("search").arg(file).args(["--trials", trials, "--device", "cpu", "--study"]);
+    command.arg(folder.join("study.db")).arg("--output").arg(folder.join("trials")).args(extra);
+    command.output().expect("the binary starts")
+}
+
+#[test]
+fn two_workers_share_a_study_that_goes_on_later() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = tiny::run_file(folder.path(), 3);
+    let text = std::fs::read_to_string(&file).expect("the run file");
+    std::fs::write(&file, format!("{text}\n{SEARCH}")).expect("the run file");
+
+    let first = search(&file, folder.path(), "3", &["--workers", "2"]);
+    assert!(first.status.success(), "{}", describe(&first, folder.path()));
+    let more = search(&file, folder.path(), "4", &[]);
+    assert!(more.status.success(), "{}", describe(&more, folder.path()));
+    let table = String::from_utf8_lossy(&more.stdout).into_owned();
+    assert_eq!(table.matches("complete").count(), 4, "{table}");
+    assert!(table.contains("lora.sharing=\"") && table.contains("best: trial "), "{table}");
+    for trial in 0..4 {
+        let run = folder.path().join(format!("trials/trial-{trial:04}"));
+        assert!(run.join("run.json").exists(), "{table}");
+        assert!(!run.join("checkpoints").exists(), "a finished trial needs no checkpoints");
+    }
+
+    std::fs::write(&file, format!("{text}\n{}", SEARCH.replace("[2, 4]", "[2, 8]"))).expect("the run file");
+    let other = search(&file, folder.path(), "5", &[]);
+    assert_eq!(other.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&other.stderr).into_owned();
+    assert!(error.contains("pemlc:space"), "{error}");
+}
+
+#[test]
+fn what_is_no_study_is_left_alone() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = tiny::run_file(folder.path(), 3);
+    let study = folder.path().join("study.db");
+    std::fs::write(&study, "my notes, which are no database, but long enough to be taken for one").expect("a file");
+    let output = search(&file, folder.path(), "1", &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(std::fs::read_to_string(&study).expect("the file").starts_with("my notes"));
+    std::fs::remove_file(&study).expect("the file");
+    let text = std::fs::read_to_string(&file).expect("the run file");
+    std::fs::write(&file, format!("{text}\n[search]\n\"lora.rnk\" = {{ choices = [1] }}\n")).expect("the run file");
+    let unknown = search(&file, folder.path(), "1", &[]);
+    assert_eq!(unknown.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert!(error.contains("lora.rnk") && error.contains("lora.rank"), "{error}");
+    assert!(!study.exists(), "a study was made for a search that cannot be");
+}
