@@ -197,7 +197,7 @@ pub(crate) struct TasksArguments {
 
 /// Search for settings of a run file: train trials, keep them in a study, learn from them what to try next.
 ///
-/// What varies is the run file's [search] table (docs/search.md). A trial's value is the mean score of all tasks on validation data.
+/// What varies is the table `search` of the run file (docs/search.md). A trial's value is the mean score of all tasks on validation data.
 /// Settings are drawn by TPE. The study is an SQLite file that Optuna reads; the same command goes on with it, and several processes
 /// may share it: a trial of one that died is given back.
 #[derive(Debug, Args)]
