@@ -5,17 +5,24 @@
 //! constant on the attention logits of the rows. Keys are stored for "real tokens start at position 0": they take no rotation.
 //!
 //! `prompt/encoder.safetensors` (f32, `d` = seed width, matrices `[out, in]`, edge `e` in the order of `Architecture::edges`):
-//! `seed.{t}` `[length, d]`; `layer_code` `[layers, d]`; `edges.{e}.…` the operation's weights; per layer `head.{l}.weight`
+//! `seed.{t}` `[positions, d]` and `edges.{e}.…` the operation's weights, both under `generators.{g}.` where there are several generators;
+//! `layer_code` `[layers, d]`, unless each layer has its generator; per layer `head.{l}.weight`
 //! `[2 * kv_width, d]` (key half, then value half; inside a half head-major) and `head.{l}.bias` `[2 * kv_width]`;
 //! `log_gate` `[layers]`; an optional `warm_start.{t}.layers.{l}.key|value` `[kv_heads, length, head_dim]` that is added to the head's rows.
+//! There is no such file where the heads give hidden states: their rows are folded by the trainer.
 //! Equations: for each task t and layer l, `h0 = seed_t + layer_code_l`; node `j` is the sum over its edges `i -> j` of
-//! `op(LN(h_i))`; the output is `LN(mean of nodes)`; rows are `head_l(output)`. LN has no weights and eps 1e-5.
+//! `op(LN(h_i))`; the output is `LN(mean of nodes)`; rows are `head_l` of its last `length` positions. LN has no weights and eps 1e-5.
+//! A layer without rows has the log-gate [`SHUT`].
 
 use crate::manifest::{self, ManifestError};
 use crate::tensors::{self, NamedTensor, Taking, TensorError, TensorMap};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use std::path::Path;
+
+/// Log-gate of a row that is not there: in softmax its share is zero, exactly, in every number type.
+pub const SHUT: f32 = -1e4;
 
 /// Version of `architecture.json` that this build writes and reads.
 pub const ARCHITECTURE_SCHEMA_VERSION: u32 = 1;
@@ -84,6 +91,52 @@ pub struct Edge {
     pub weight: f64,
 }
 
+/// How many generators (a seed and the cell's weights) there are. All have the same edges.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Generators {
+    /// One for all layers, which tells them by a layer code.
+    #[default]
+    Shared,
+    /// One for every four layers.
+    Groups,
+    /// One for each layer.
+    PerLayer,
+}
+
+impl Generators {
+    /// The layers of each generator, of `layers` in all.
+    pub fn layers(self, layers: usize) -> Vec<Range<usize>> {
+        let size = match self {
+            Self::Shared => layers,
+            Self::Groups => 4,
+            Self::PerLayer => 1,
+        };
+        (0..layers).step_by(size.max(1)).map(|first| first..(first + size).min(layers)).collect()
+    }
+
+    fn is_shared(&self) -> bool {
+        *self == Self::Shared
+    }
+}
+
+/// What the heads give.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Insertion {
+    /// Keys and values, behind the layer's projections.
+    #[default]
+    Rows,
+    /// Hidden states, which the layer's own key and value projections take, their low-rank deltas included.
+    Hidden,
+}
+
+impl Insertion {
+    fn is_rows(&self) -> bool {
+        *self == Self::Rows
+    }
+}
+
 /// `prompt/architecture.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Architecture {
@@ -93,6 +146,18 @@ pub struct Architecture {
     pub width: usize,
     /// Rows.
     pub length: usize,
+    /// Where the length was searched for: positions that the cell computes on, of which the last `length` become rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub positions: Option<usize>,
+    /// Where layers were searched for: those that have rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layers: Option<Vec<usize>>,
+    /// How many generators there are.
+    #[serde(default, skip_serializing_if = "Generators::is_shared")]
+    pub generators: Generators,
+    /// What the heads give.
+    #[serde(default, skip_serializing_if = "Insertion::is_rows")]
+    pub insertion: Insertion,
     /// Nodes after the seed.
     pub nodes: usize,
     /// Edges by (to, from).
@@ -113,12 +178,25 @@ impl Architecture {
         manifest::write(path, self)
     }
 
+    /// Positions that the cell computes on.
+    pub fn positions(&self) -> usize {
+        self.positions.unwrap_or(self.length)
+    }
+
     fn check(&self) -> Result<(), String> {
         if self.width == 0 || self.length == 0 || self.nodes == 0 {
             return Err(format!(
                 "width {}, length {} and nodes {} must be positive",
                 self.width, self.length, self.nodes
             ));
+        }
+        if self.positions() < self.length {
+            return Err(format!("{} rows cannot come from {} positions", self.length, self.positions()));
+        }
+        if let Some(layers) = &self.layers
+            && (layers.is_empty() || !layers.is_sorted_by(|left, right| left < right))
+        {
+            return Err(format!("layers {layers:?} are not at least one, in ascending order"));
         }
         for (index, edge) in self.edges.iter().enumerate() {
             if edge.from >= edge.to || edge.to > self.nodes {
@@ -354,6 +432,10 @@ FOLDER/prefix.safetensors: tensor `tasks.1.layers.0.value` is f32 [12], expected
             schema_version: ARCHITECTURE_SCHEMA_VERSION,
             width: 64,
             length: 8,
+            positions: None,
+            layers: None,
+            generators: Generators::Shared,
+            insertion: Insertion::Rows,
             nodes: 2,
             edges: vec![
                 edge(0, 1, Operation::MlpTanh { width: 16 }),

@@ -52,6 +52,9 @@ pub struct RunManifest {
     pub device: String,
     /// Number type of the frozen base.
     pub base_dtype: BaseDtype,
+    /// Scores at the ends of the stages of a search, the last being those of `tasks`; none without a search.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stages: Vec<StageRecord>,
     /// What the run cost.
     pub costs: Costs,
     /// Files of this directory, `run.json` and `checkpoints/` excepted.
@@ -218,6 +221,36 @@ pub struct PrefixRecord {
     pub gated: bool,
 }
 
+/// Scores at the end of a stage of training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct StageRecord {
+    /// `soft` is the mixture, `discretised` the cell that it became, before any further step, `tuned` the cell after the steps from the
+    /// search's weights, `retrained` after those from fresh ones.
+    pub stage: String,
+    /// Optimiser steps before it.
+    pub steps: u64,
+    /// Of every task.
+    pub scores: Vec<StageScore>,
+}
+
+impl StageRecord {
+    /// The mean over tasks.
+    pub fn mean(&self) -> f64 {
+        self.scores.iter().map(|score| score.value).sum::<f64>() / self.scores.len().max(1) as f64
+    }
+}
+
+/// One task's score at the end of a stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct StageScore {
+    /// The task.
+    pub task: String,
+    /// The metric's value on validation examples.
+    pub value: f64,
+    /// Its standard error over the choice of examples.
+    pub standard_error: f64,
+}
+
 /// What a run cost.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Costs {
@@ -225,12 +258,27 @@ pub struct Costs {
     pub search_seconds: f64,
     /// Wall seconds of training after discretisation (all of it for methods without search).
     pub training_seconds: f64,
+    /// Wall seconds of training the cell that was found on fresh weights.
+    #[serde(default)]
+    pub retraining_seconds: f64,
     /// Wall seconds of scoring.
     pub evaluation_seconds: f64,
+    /// Seconds that an accelerator was held, times accelerators; 0 on the CPU.
+    #[serde(default)]
+    pub device_seconds: f64,
     /// Optimiser steps.
     pub optimizer_steps: u64,
     /// Tokens through forward and backward, padding excluded.
     pub tokens: u64,
+    /// Tokens through a forward pass alone, to score.
+    #[serde(default)]
+    pub evaluation_tokens: u64,
+    /// Mean seconds of a step of plain LoRA on batches of this run, timed after it; none for short runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora_step_seconds: Option<f64>,
+    /// Seconds of search, training and retraining over those of as many LoRA steps as `training.steps`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relative_to_lora: Option<f64>,
     /// Trainable parameters.
     pub trainable_parameters: u64,
     /// Peak resident memory of the process in bytes.

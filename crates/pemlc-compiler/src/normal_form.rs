@@ -7,6 +7,7 @@
 
 use crate::ir::Tensor;
 use pemlc_artifact::Projection;
+use pemlc_artifact::prompt::SHUT;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -31,6 +32,13 @@ pub struct PrefixLayer {
     pub value: Arc<Tensor>,
     /// `[sets, length]`, added to the attention logits of the rows.
     pub log_gate: Arc<Tensor>,
+}
+
+impl PrefixLayer {
+    /// Whether any row takes part in attention.
+    pub fn is_open(&self) -> bool {
+        self.log_gate.as_f32().is_none_or(|gates| gates.iter().any(|gate| *gate > SHUT))
+    }
 }
 
 /// Prefix rows of every layer.

@@ -8,7 +8,7 @@ use pemlc_artifact::ModelConfig;
 use pemlc_artifact::hash::first_difference;
 use pemlc_artifact::manifest::ManifestError;
 use pemlc_artifact::peft::{LoraAdapter, PeftError};
-use pemlc_artifact::prompt::{self, Architecture};
+use pemlc_artifact::prompt::{self, Architecture, Insertion};
 use pemlc_artifact::run::{LoraRecord, PrefixRecord, RunManifest, RunPaths};
 use pemlc_artifact::tensors::{self, TensorError};
 use std::path::{Path, PathBuf};
@@ -106,6 +106,9 @@ impl RunSource {
             return Ok((trained, None));
         }
         let architecture = Architecture::read(&architecture).map_err(SourceError::Architecture)?;
+        if architecture.insertion == Insertion::Hidden {
+            return Ok((trained, None));
+        }
         let path = self.paths.encoder();
         let weights = tensors::read(&path).map_err(SourceError::from)?;
         let frozen = freeze_encoder(&architecture, &weights, config, record, tasks).map_err(at(path))?;

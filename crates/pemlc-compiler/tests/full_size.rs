@@ -90,6 +90,7 @@ fn write_run(base: &Path, root: &Path) {
         seed: 0,
         device: "cpu".to_owned(),
         base_dtype: BaseDtype::F32,
+        stages: vec![],
         costs: Costs::default(),
         files: Vec::new(),
     };

@@ -45,6 +45,17 @@ pub struct PrefixRows {
     pub log_gate: Tensor<3>,
 }
 
+/// Hidden states in front of every layer's tokens, which its key and value projections make prefix rows of.
+#[derive(Debug, Clone)]
+pub struct HiddenRows {
+    /// `[sets, layers, length, hidden]`.
+    pub hidden: Tensor<4>,
+    /// Keys and values, as of [`PrefixRows`], that are added to what the projections give.
+    pub start: Option<(Tensor<5>, Tensor<5>)>,
+    /// `[sets, layers, length]`.
+    pub log_gate: Tensor<3>,
+}
+
 /// Deltas by (layer, projection), and prefix rows or a soft prompt.
 #[derive(Debug, Clone, Default)]
 pub struct Adaptation {
@@ -52,6 +63,8 @@ pub struct Adaptation {
     pub deltas: BTreeMap<(usize, Projection), Vec<LowRank>>,
     /// Prefix rows, if any.
     pub prefix: Option<PrefixRows>,
+    /// Hidden states that are to become prefix rows: the backbone makes them such, once all deltas are known, before anything else.
+    pub hidden: Option<HiddenRows>,
     /// A soft prompt, `[sets, length, hidden]`, in front of the token embeddings: it takes positions `0..length`, the tokens those after
     /// it. Not together with prefix rows. Export folds it into such.
     pub prompt: Option<Tensor<3>>,
@@ -75,6 +88,7 @@ impl Adaptation {
             self.deltas.entry(place).or_default().extend(deltas);
         }
         self.prefix = other.prefix.or(self.prefix.take());
+        self.hidden = other.hidden.or(self.hidden.take());
         self.prompt = other.prompt.or(self.prompt.take());
     }
 
@@ -92,6 +106,7 @@ impl Adaptation {
                 value: cast(rows.value.clone().inner(), dtype),
                 log_gate: cast(rows.log_gate.clone().inner(), if dtype == DType::F64 { dtype } else { DType::F32 }),
             }),
+            hidden: None,
             prompt: self.prompt.as_ref().map(|prompt| cast(prompt.clone().inner(), dtype)),
         }
     }

@@ -51,7 +51,7 @@ pub fn step_speed(backbone: &Backbone, shape: &StepShape) -> Result<StepSpeed, T
     let mut set = ParameterSet::new(backbone.device());
     methods.initialize_cold(SEED, &mut set);
     let mut optimizer = AdamW::default();
-    let stepper = Stepper { backbone, methods: &methods };
+    let stepper = Stepper { backbone, methods: &methods, steps: |_| true };
     let (mut seconds, mut losses) = (Vec::new(), Vec::new());
     for index in 0..shape.warmup + shape.steps {
         let batch = random_batch(backbone.config().vocab_size, shape, index as u64);

@@ -2,17 +2,18 @@
 
 mod low_rank;
 mod method_name;
+mod prefix;
 mod prompt;
 mod search;
 
 pub use low_rank::{CPolyConfig, MoeLoraConfig, MtlLoraConfig, MultiLoraConfig, PolyConfig};
 pub use method_name::MethodName;
+pub use prefix::{AfterSearch, PrefixConfig, PrefixInit, PrefixSharing, Relaxation, Update};
 pub use prompt::{FactorInit, PromptConfig, PromptEncoder, PromptInit};
 
 pub use search::{Choice, Dimension};
 
 use pemlc_artifact::Projection;
-use pemlc_artifact::prompt::Operation;
 pub use pemlc_artifact::run::BaseDtype;
 use pemlc_data::TaskConfig;
 use schemars::JsonSchema;
@@ -185,113 +186,6 @@ impl LoraSharing {
     }
 }
 
-/// Prefix rows and their encoder.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct PrefixConfig {
-    /// Key and value rows a layer.
-    pub length: usize,
-    /// Whether each task has its own.
-    pub sharing: PrefixSharing,
-    /// Whether an additive constant on the rows' attention logits is learned, so that fresh rows disturb little.
-    pub log_gate: bool,
-    /// Where that constant starts. Default: -6 cold, 0 warm.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub log_gate_init: Option<f64>,
-    /// What the rows start from.
-    pub init: PrefixInit,
-    /// The text of a warm start. Default: each task's template without its fields or, if nothing is left, its first training prompt.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub text: Option<String>,
-    /// Width of the encoder's seed, and of the input of `prefix-mlp`'s MLP.
-    pub width: usize,
-    /// Width of the hidden layer of `prefix-mlp`'s MLP.
-    pub hidden: usize,
-    /// Nodes of the encoder's cell, after the seed.
-    pub nodes: usize,
-    /// Candidates on each edge of the cell.
-    pub operations: Vec<Operation>,
-    /// `architecture.json` of another run: its cell is trained from fresh weights, without a search.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub architecture: Option<String>,
-    /// Whether the cell is drawn at random from `operations`, without a search: the control of a search.
-    pub random_architecture: bool,
-    /// How candidates are mixed during the search.
-    pub relaxation: Relaxation,
-    /// Steps of the search before the mixture's logits are stepped: operations learn first.
-    pub search_warmup_steps: u64,
-    /// Skips that the cell may have when the search ends: an edge beyond takes its next best operation.
-    pub max_skips: usize,
-    /// Steps with mixed operations; then each edge keeps its best one. Default: 40 % of the steps.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub search_steps: Option<u64>,
-    /// Learning rate of the mixture's logits.
-    pub architecture_learning_rate: f64,
-}
-
-impl Default for PrefixConfig {
-    fn default() -> Self {
-        Self {
-            length: 8,
-            sharing: PrefixSharing::PerTask,
-            log_gate: true,
-            log_gate_init: None,
-            init: PrefixInit::Warm,
-            text: None,
-            width: 64,
-            hidden: 512,
-            nodes: 2,
-            operations: vec![
-                Operation::Skip,
-                Operation::Linear,
-                Operation::MlpTanh { width: 64 },
-                Operation::Attention { heads: 4 },
-            ],
-            architecture: None,
-            random_architecture: false,
-            relaxation: Relaxation::Softmax,
-            search_warmup_steps: 0,
-            max_skips: 2,
-            search_steps: None,
-            architecture_learning_rate: 3e-3,
-        }
-    }
-}
-
-/// How the candidates on an edge are mixed during the search.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Relaxation {
-    /// The softmax of the logits.
-    Softmax,
-    /// The same over a temperature that falls from 5 to 0.2.
-    Annealed,
-    /// The softmax of logits and Gumbel noise over a temperature that falls from 5 to 0.1.
-    Gumbel,
-    /// The likeliest of these alone, with the gradient of its weight: one operation an edge is evaluated.
-    StraightThrough,
-}
-
-/// Whether each task has prefix rows of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum PrefixSharing {
-    /// One set for all tasks.
-    Shared,
-    /// One set for each task.
-    PerTask,
-}
-
-/// What the prefix rows start from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum PrefixInit {
-    /// Zero values and small random keys, all but shut out by the log-gate: the start is the base model, and the way from it is long.
-    Cold,
-    /// The frozen model's own keys and values of a text.
-    Warm,
-}
-
 /// Scoring.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -353,6 +247,27 @@ impl RunConfig {
         self.prefix.search_steps.unwrap_or(steps * 2 / 5).min(steps)
     }
 
+    /// Optimiser steps of the whole run: a cell that is trained anew after its search takes `training.steps` more.
+    pub fn total_steps(&self) -> u64 {
+        let (search, steps) = (self.search_steps(), self.training.steps);
+        match self.prefix.after_search {
+            _ if search == 0 => steps,
+            AfterSearch::Tune => steps,
+            AfterSearch::Retrain => search + steps,
+            AfterSearch::Both => 2 * steps,
+        }
+    }
+
+    /// The step before which the cell is trained anew.
+    pub fn retraining_from(&self) -> Option<u64> {
+        match self.prefix.after_search {
+            _ if self.search_steps() == 0 => None,
+            AfterSearch::Tune => None,
+            AfterSearch::Retrain => Some(self.search_steps()),
+            AfterSearch::Both => Some(self.training.steps),
+        }
+    }
+
     /// Where the log-gate starts.
     pub fn log_gate_init(&self) -> f64 {
         match (self.prefix.log_gate, self.prefix.log_gate_init, self.prefix.init) {
@@ -378,10 +293,6 @@ impl RunConfig {
             ("training.max_length", training.max_length),
             ("training.checkpoint_every", training.checkpoint_every as usize),
             ("lora.rank", lora.rank),
-            ("prefix.length", prefix.length),
-            ("prefix.width", prefix.width),
-            ("prefix.hidden", prefix.hidden),
-            ("prefix.nodes", prefix.nodes),
             ("evaluation.limit", self.evaluation.limit),
             ("evaluation.batch_size", self.evaluation.batch_size),
         ];
@@ -394,7 +305,6 @@ impl RunConfig {
             ("training.learning_rate", training.learning_rate),
             ("training.prefix_learning_rate", training.prefix_learning_rate),
             ("training.weight_decay", training.weight_decay),
-            ("prefix.architecture_learning_rate", prefix.architecture_learning_rate),
         ];
         for (key, value) in not_negative {
             if !(value.is_finite() && value >= 0.0) {
@@ -418,37 +328,8 @@ impl RunConfig {
         if lora.targets.is_empty() {
             return fail("lora.targets", "empty".to_owned(), "at least one projection");
         }
-        if let Some(value) = prefix.log_gate_init.filter(|value| !value.is_finite()) {
-            return fail("prefix.log_gate_init", value.to_string(), "a finite number");
-        }
-        if let (Some(file), true) = (&prefix.architecture, prefix.random_architecture) {
-            return fail(
-                "prefix.architecture",
-                format!("{file:?}"),
-                "nothing, because prefix.random_architecture is set",
-            );
-        }
-        if prefix.operations.iter().all(|operation| *operation == Operation::None) {
-            return fail("prefix.operations", "empty".to_owned(), "at least one operation other than none");
-        }
-        for (index, operation) in prefix.operations.iter().enumerate() {
-            let key = format!("prefix.operations.{index}");
-            match *operation {
-                Operation::DepthwiseConvolution { kernel } if kernel % 2 == 0 => {
-                    return fail(&key, format!("a convolution of {kernel} positions"), "an odd number of positions");
-                }
-                Operation::MlpTanh { width: 0 } | Operation::MlpGelu { width: 0 } => {
-                    return fail(&key, "an MLP of width 0".to_owned(), "width at least 1");
-                }
-                Operation::Attention { heads } if heads == 0 || !prefix.width.is_multiple_of(heads) => {
-                    let expected = format!("heads that divide prefix.width = {}", prefix.width);
-                    return fail(&key, format!("attention with {heads} heads"), &expected);
-                }
-                _ => {}
-            }
-            if prefix.operations[..index].contains(operation) {
-                return fail(&key, "a repetition".to_owned(), "each operation once");
-            }
+        if let Some((key, value, expected)) = prefix.fault() {
+            return fail(&key, value, &expected);
         }
         Ok(())
     }

@@ -27,7 +27,7 @@ pub enum Event {
         /// Optimiser steps of the whole run.
         steps: u64,
     },
-    /// A phase begins: `search` (mixed operations), `tune` (after it, or from the start), `evaluation`.
+    /// A phase begins: `search` (mixed operations), `tune` (after it, or from the start), `retrain` (from fresh weights), `evaluation`.
     Phase {
         /// Name.
         name: &'static str,
@@ -48,7 +48,7 @@ pub enum Event {
         tokens_per_second: f64,
         /// Of LoRA (of the prompt when there is no LoRA).
         learning_rate: f64,
-        /// `search` or `tune`.
+        /// `search`, `tune` or `retrain`.
         phase: &'static str,
     },
     /// A task's validation examples are scored.
@@ -59,8 +59,8 @@ pub enum Event {
         metric: String,
         /// Its value and standard error.
         score: Score,
-        /// Whether this is the untouched base model.
-        base: bool,
+        /// `base` for the untouched base model, or the stage of training that ended: `soft`, `discretised`, `tuned`, `retrained`, `trained`.
+        stage: &'static str,
     },
     /// A checkpoint is written.
     Checkpoint {

@@ -70,8 +70,14 @@ impl ParameterSet {
 
     /// The parameters as leaves of a new autodiff graph; constants stay outside it.
     pub fn leaves(&self) -> Leaves {
+        self.leaves_of(|_| true)
+    }
+
+    /// The parameters as leaves of a new autodiff graph; constants, and groups that are not `wanted`, stay outside it.
+    pub(crate) fn leaves_of(&self, wanted: fn(Group) -> bool) -> Leaves {
         self.leaves_by(|parameter| match parameter.group {
             Group::Constant => parameter.value.clone(),
+            group if !wanted(group) => parameter.value.clone(),
             _ => parameter.value.clone().autodiff().require_grad(),
         })
     }

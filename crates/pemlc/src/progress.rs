@@ -92,8 +92,8 @@ impl Observer for Progress {
             Event::Step { step, steps, loss, tokens_per_second, phase, .. } => {
                 self.step(step, steps, &format!("{phase}  loss {loss:.4}  {tokens_per_second:.0} tokens/s"));
             }
-            Event::Evaluated { task, metric, score: found, base } => {
-                let which = if base { "base model" } else { "trained" };
+            Event::Evaluated { task, metric, score: found, stage } => {
+                let which = if stage == "base" { "base model" } else { stage };
                 let value = score(Some(found.value), Some(found.standard_error).filter(|error| error.is_finite()));
                 self.say(&format!("{which}: {task} {metric} {value}"));
             }

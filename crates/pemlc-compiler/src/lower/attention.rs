@@ -112,7 +112,9 @@ impl Attention<'_> {
         layer: usize,
         present: &Present,
     ) -> Result<(ValueId, ValueId, ValueId), IrError> {
+        // Rows that are shut for every task have no share in attention: the layer is as if it had none.
         let rows = self.normal_form.prefix.as_ref().and_then(|prefix| prefix.layers.get(layer));
+        let rows = rows.filter(|rows| rows.is_open());
         let (Some(rows), Some(index)) = (rows, self.prefix_index) else {
             return Ok((present.key, present.value, self.mask.tokens));
         };

@@ -5,7 +5,7 @@ use super::builder::Builder;
 use super::norm::layer_norm;
 use crate::ir::{Data, Graph, IrError, Op, Tensor, Unary, ValueId};
 use pemlc_artifact::ModelConfig;
-use pemlc_artifact::prompt::{Architecture, Operation};
+use pemlc_artifact::prompt::{Architecture, Generators, Operation};
 use pemlc_artifact::tensors::{TensorMap, Values};
 use std::sync::Arc;
 
@@ -77,8 +77,10 @@ struct Encoder<'a, 'b> {
     b: &'b mut Builder,
     weights: EncoderWeights<'a>,
     width: usize,
-    /// `[sets, layers, length, width]`.
+    /// `[sets, layers, positions, width]`, the layers being those of one generator while its cell is lowered.
     shape: [usize; 4],
+    /// In front of the names of one generator's weights.
+    generator: String,
 }
 
 /// A graph without inputs whose outputs are, for every layer `l`, `layers.{l}.key` and `layers.{l}.value` `[sets, kv_heads, length,
@@ -90,9 +92,10 @@ pub fn lower_prompt_encoder(
     sets: usize,
 ) -> Result<Graph, EncoderError> {
     let mut builder = Builder::new("prompt_encoder");
-    let shape = [sets, config.num_hidden_layers, architecture.length, architecture.width];
-    let mut encoder = Encoder { b: &mut builder, weights, width: architecture.width, shape };
-    let rows = encoder.cell(architecture)?;
+    let shape = [sets, config.num_hidden_layers, architecture.positions(), architecture.width];
+    let generator = String::new();
+    let mut encoder = Encoder { b: &mut builder, weights, width: architecture.width, shape, generator };
+    let rows = encoder.cells(architecture)?;
     let kv_width = config.kv_width();
     let projected = encoder.heads(rows, kv_width)?;
     let key = encoder.half(projected, "key", 0..kv_width, config)?;
@@ -118,20 +121,53 @@ pub fn lower_prompt_encoder(
 }
 
 impl Encoder<'_, '_> {
-    /// The cell's output, `[sets, layers, length, width]`.
-    fn cell(&mut self, architecture: &Architecture) -> Result<ValueId, EncoderError> {
-        let [sets, layers, length, width] = self.shape;
-        if architecture.nodes == 0 || [sets, layers, length, width].contains(&0) {
+    /// What all generators give for the rows, `[sets, layers, length, width]`.
+    fn cells(&mut self, architecture: &Architecture) -> Result<ValueId, EncoderError> {
+        let whole = self.shape;
+        let [sets, layers, positions, width] = whole;
+        if architecture.nodes == 0 || [sets, layers, architecture.length, width].contains(&0) {
             return Err(EncoderError::Architecture("has no nodes, rows or width".to_owned()));
         }
-        let seeds = (0..sets).map(|set| format!("seed.{set}"));
+        let generators = architecture.generators.layers(layers);
+        let codes = match architecture.generators {
+            Generators::PerLayer => None,
+            _ => {
+                let codes = ["layer_code".to_owned()].into_iter();
+                let codes = self.weights.stack(codes, &[layers, width], vec![1, layers, 1, width])?;
+                Some(self.b.constant("layer_code", &codes)?)
+            }
+        };
+        let mut outputs = Vec::new();
+        for (index, range) in generators.iter().enumerate() {
+            self.generator = if generators.len() == 1 { String::new() } else { format!("generators.{index}.") };
+            self.shape = [sets, range.len(), positions, width];
+            let code = codes.map(|codes| self.b.slice(format!("{}codes", self.generator), 1, range.clone(), codes));
+            outputs.push(self.cell(architecture, code.transpose()?)?);
+        }
+        self.shape = whole;
+        let output = match outputs[..] {
+            [output] => output,
+            _ => self.b.concat("generators", 1, &outputs)?,
+        };
+        if positions == architecture.length {
+            return Ok(output);
+        }
+        self.shape[2] = architecture.length;
+        Ok(self.b.slice("rows", 2, positions - architecture.length..positions, output)?)
+    }
+
+    /// The output of one generator's cell, `[sets, layers, positions, width]`.
+    fn cell(&mut self, architecture: &Architecture, codes: Option<ValueId>) -> Result<ValueId, EncoderError> {
+        let [sets, _, length, width] = self.shape;
+        let at = self.generator.clone();
+        let seeds = (0..sets).map(|set| format!("{at}seed.{set}"));
         let seeds = self.weights.stack(seeds, &[length, width], vec![sets, 1, length, width])?;
-        let seeds = self.b.constant("seed", &seeds)?;
-        let codes = ["layer_code".to_owned()].into_iter();
-        let codes = self.weights.stack(codes, &[layers, width], vec![1, layers, 1, width])?;
-        let codes = self.b.constant("layer_code", &codes)?;
-        let start = self.b.add("nodes.0", seeds, codes)?;
-        let mut normed = vec![layer_norm(self.b, "nodes.0.norm", EPSILON, start)?];
+        let seeds = self.b.constant(format!("{at}seed"), &seeds)?;
+        let start = match codes {
+            Some(codes) => self.b.add(format!("{at}nodes.0"), seeds, codes)?,
+            None => seeds,
+        };
+        let mut normed = vec![layer_norm(self.b, &format!("{at}nodes.0.norm"), EPSILON, start)?];
         let mut total: Option<ValueId> = None;
         for node in 1..=architecture.nodes {
             let mut sum: Option<ValueId> = None;
@@ -141,26 +177,26 @@ impl Encoder<'_, '_> {
                 })?;
                 let result = self.operation(index, edge.operation, source)?;
                 sum = Some(match sum {
-                    Some(sum) => self.b.add(format!("nodes.{node}.with_edge.{index}"), sum, result)?,
+                    Some(sum) => self.b.add(format!("{at}nodes.{node}.with_edge.{index}"), sum, result)?,
                     None => result,
                 });
             }
             let sum = sum.ok_or_else(|| EncoderError::Architecture(format!("no edge goes to node {node}")))?;
-            normed.push(layer_norm(self.b, &format!("nodes.{node}.norm"), EPSILON, sum)?);
+            normed.push(layer_norm(self.b, &format!("{at}nodes.{node}.norm"), EPSILON, sum)?);
             total = Some(match total {
-                Some(total) => self.b.add(format!("nodes.sum_to.{node}"), total, sum)?,
+                Some(total) => self.b.add(format!("{at}nodes.sum_to.{node}"), total, sum)?,
                 None => sum,
             });
         }
         let total = total.ok_or_else(|| EncoderError::Architecture("has no nodes".to_owned()))?;
         let share = self.b.scalar_f32(1.0 / architecture.nodes as f32)?;
-        let mean = self.b.mul("nodes.mean", total, share)?;
-        Ok(layer_norm(self.b, "output", EPSILON, mean)?)
+        let mean = self.b.mul(format!("{at}nodes.mean"), total, share)?;
+        Ok(layer_norm(self.b, &format!("{at}output"), EPSILON, mean)?)
     }
 
     fn operation(&mut self, edge: usize, operation: Operation, x: ValueId) -> Result<ValueId, EncoderError> {
         let width = self.width;
-        let name = format!("edges.{edge}");
+        let name = format!("{}edges.{edge}", self.generator);
         match operation {
             Operation::None => Err(EncoderError::Architecture(format!("{name} has no operation"))),
             Operation::Skip => Ok(x),

@@ -3,7 +3,7 @@
 use super::encoder;
 use super::weights::Numbers;
 use pemlc_artifact::peft::{LoraAdapter, LoraWeights};
-use pemlc_artifact::prompt::{Architecture, Edge, Operation};
+use pemlc_artifact::prompt::{Architecture, Edge, Generators, Insertion, Operation};
 use pemlc_artifact::run::{
     BaseDtype, BaseModel, Costs, LoraRecord, PrefixRecord, RUN_SCHEMA_VERSION, RunManifest, RunPaths, TaskRecord,
 };
@@ -237,6 +237,10 @@ pub fn prompt_encoder(config: &ModelConfig, sets: usize, numbers: &mut Numbers) 
         schema_version: 1,
         width,
         length: PREFIX_ROWS,
+        positions: None,
+        layers: None,
+        generators: Generators::Shared,
+        insertion: Insertion::Rows,
         nodes: 2,
         edges: vec![
             edge(0, 1, Operation::MlpTanh { width: bottleneck }),
@@ -333,6 +337,7 @@ fn write_manifest(spec: &Spec, config: &ModelConfig, model: &std::path::Path, pa
         seed: 1,
         device: "cpu".to_owned(),
         base_dtype: BaseDtype::F32,
+        stages: vec![],
         costs: Costs::default(),
         files: Vec::new(),
     };

@@ -6,6 +6,7 @@
 mod attention;
 mod forward;
 mod head;
+mod hidden;
 mod input;
 mod layer;
 mod linear;

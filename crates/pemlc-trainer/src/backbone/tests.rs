@@ -217,8 +217,10 @@ impl Case {
             log_gate: tensor(values["gate"].clone(), [sets, 2, 3]),
         };
         match values.get("prompt") {
-            Some(prompt) => Adaptation { deltas, prefix: None, prompt: Some(tensor(prompt.clone(), [sets, 3, 8])) },
-            None => Adaptation { deltas, prefix: Some(prefix), prompt: None },
+            Some(prompt) => {
+                Adaptation { deltas, prompt: Some(tensor(prompt.clone(), [sets, 3, 8])), ..Adaptation::default() }
+            }
+            None => Adaptation { deltas, prefix: Some(prefix), ..Adaptation::default() },
         }
     }
 

@@ -65,7 +65,7 @@ pub(super) fn discretise(
     edges.into_iter().map(|(edge, _)| edge).collect()
 }
 
-fn softmax(logits: &[f32]) -> Vec<f64> {
+pub(super) fn softmax(logits: &[f32]) -> Vec<f64> {
     let total: f64 = logits.iter().map(|logit| f64::from(*logit).exp()).sum();
     logits.iter().map(|logit| f64::from(*logit).exp() / total).collect()
 }

@@ -28,6 +28,7 @@ use crate::backbone::Backbone;
 use crate::config::{LoraConfig, MethodName, PrefixConfig, PrefixSharing, PromptInit, RunConfig};
 use crate::error::TrainError;
 use crate::parameters::{Leaves, ParameterSet};
+use burn::tensor::Tensor;
 use pemlc_artifact::ModelConfig;
 use pemlc_artifact::prompt::Architecture;
 use pemlc_artifact::run::{LoraRecord, PrefixRecord, RunPaths};
@@ -46,6 +47,21 @@ pub trait Method {
 
     /// What the method adds to the model at `moment`.
     fn adaptation(&self, parameters: &Leaves, moment: &Moment) -> Adaptation;
+
+    /// A term of the loss that depends on the parameters alone, `[1]`.
+    fn penalty(&self, _parameters: &Leaves, _moment: &Moment) -> Option<Tensor<1>> {
+        None
+    }
+
+    /// Shares of what is being chosen from, while it is.
+    fn mixture(&self, _set: &ParameterSet) -> Option<serde_json::Value> {
+        None
+    }
+
+    /// The cell that it has, once it has one.
+    fn architecture(&self) -> Option<Architecture> {
+        None
+    }
 
     /// Called before each step, and after the last one, with the number of steps done. A method whose form changes during a run changes
     /// it here, and says so in words. Must depend on its arguments alone, or a resumed run would differ.
@@ -152,6 +168,11 @@ impl Methods {
         })
     }
 
+    /// Plain LoRA with the settings of `config`.
+    pub(crate) fn lora(config: &RunConfig, model: &ModelConfig) -> Self {
+        Self(vec![Box::new(lora::Lora::new(config.lora.clone(), model.clone(), config.tasks.len()))])
+    }
+
     /// LoRA on `lora.targets` and, if `prefix` is not 0, so many directly learned rows, for one task: for benchmarks.
     pub fn for_benchmark(lora: LoraConfig, prefix: usize, model: &ModelConfig) -> Self {
         let mut methods: Vec<Box<dyn Method>> = vec![Box::new(lora::Lora::new(lora, model.clone(), 1))];
@@ -177,6 +198,19 @@ impl Methods {
         let mut adaptation = Adaptation::default();
         self.0.iter().for_each(|method| adaptation.add(method.adaptation(parameters, moment)));
         adaptation
+    }
+
+    pub(crate) fn penalty(&self, parameters: &Leaves, moment: &Moment) -> Option<Tensor<1>> {
+        let terms = self.0.iter().filter_map(|method| method.penalty(parameters, moment));
+        terms.reduce(|sum, term| sum + term)
+    }
+
+    pub(crate) fn mixture(&self, set: &ParameterSet) -> Option<serde_json::Value> {
+        self.0.iter().find_map(|method| method.mixture(set))
+    }
+
+    pub(crate) fn architecture(&self) -> Option<Architecture> {
+        self.0.iter().find_map(|method| method.architecture())
     }
 
     /// What changed, in words.
@@ -213,7 +247,7 @@ impl Methods {
 
 fn encoder(config: &RunConfig, shape: PrefixShape, architecture: Option<&Architecture>) -> encoder::Encoder {
     match architecture {
-        Some(architecture) => encoder::Encoder::of(shape, architecture.nodes, architecture.edges.clone()),
+        Some(architecture) => encoder::Encoder::of(shape, architecture),
         None if config.prefix.random_architecture => encoder::Encoder::random(shape, config.seed),
         None => encoder::Encoder::searched(shape, config.search_steps(), config.training.gradient_accumulation as u64),
     }

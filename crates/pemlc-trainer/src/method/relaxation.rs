@@ -38,15 +38,15 @@ impl Draw {
     }
 }
 
-/// Weights of the candidates with these logits. Without a draw, plain softmax.
+/// Weights of the candidates with these logits. Without a draw, what the search came to.
 pub(super) fn weigh(relaxation: Relaxation, logits: Tensor<1>, draw: Option<&Draw>) -> Weights {
-    let Some(draw) = draw else { return Weights::All(softmax(logits, 0)) };
+    let Some(draw) = draw else { return Weights::All(softmax(logits / final_temperature(relaxation), 0)) };
+    let temperature = temperature(relaxation, draw.progress);
     match relaxation {
-        Relaxation::Softmax => Weights::All(softmax(logits, 0)),
-        Relaxation::Annealed => Weights::All(softmax(logits / temperature(ANNEALED, draw.progress), 0)),
-        Relaxation::Gumbel => Weights::All(sample(logits, draw, temperature(GUMBEL, draw.progress))),
+        Relaxation::Softmax | Relaxation::Annealed => Weights::All(softmax(logits / temperature, 0)),
+        Relaxation::Gumbel => Weights::All(sample(logits, draw, temperature)),
         Relaxation::StraightThrough => {
-            let soft = sample(logits, draw, temperature(GUMBEL, draw.progress));
+            let soft = sample(logits, draw, temperature);
             let winner = argmax(&host(soft.clone().detach()));
             let one = soft.narrow(0, winner, 1);
             Weights::One(winner, one.clone() - one.detach() + 1.0)
@@ -54,8 +54,20 @@ pub(super) fn weigh(relaxation: Relaxation, logits: Tensor<1>, draw: Option<&Dra
     }
 }
 
-fn temperature((first, last): (f64, f64), progress: f64) -> f32 {
+/// The temperature when `progress` of the search is over.
+pub(super) fn temperature(relaxation: Relaxation, progress: f64) -> f32 {
+    let (first, last): (f64, f64) = match relaxation {
+        Relaxation::Softmax => (1.0, 1.0),
+        Relaxation::Annealed => ANNEALED,
+        Relaxation::Gumbel | Relaxation::StraightThrough => GUMBEL,
+    };
     (first * (last / first).powf(progress)) as f32
+}
+
+/// The temperature without a draw, when the search is over. Samples have no temperature of their own then: how often each candidate wins
+/// is the softmax of the logits.
+pub(super) fn final_temperature(relaxation: Relaxation) -> f32 {
+    if relaxation == Relaxation::Annealed { temperature(relaxation, 1.0) } else { 1.0 }
 }
 
 /// `softmax((logits + gumbel) / temperature)` (Jang et al., arXiv 1611.01144).
@@ -140,9 +152,11 @@ mod tests {
 
     #[test]
     fn temperatures_fall_geometrically() {
-        assert_eq!(temperature(ANNEALED, 0.0), 5.0);
-        assert_eq!(temperature(ANNEALED, 0.5), 1.0);
-        assert!((temperature(ANNEALED, 1.0) - 0.2).abs() < 1e-6);
+        assert_eq!(temperature(Relaxation::Annealed, 0.0), 5.0);
+        assert_eq!(temperature(Relaxation::Annealed, 0.5), 1.0);
+        assert!((temperature(Relaxation::Annealed, 1.0) - 0.2).abs() < 1e-6);
+        assert_eq!(temperature(Relaxation::Softmax, 0.3), 1.0);
+        assert_eq!(final_temperature(Relaxation::StraightThrough), 1.0);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! They leave no files of their own: a run folds its prompt, through its deltas, into prefix rows once it is trained.
 
-use super::{Destination, PrefixShape, Start, prefix_files, warm_start};
+use super::{Destination, Methods, PrefixShape, Start, prefix_files, warm_start};
 use crate::adaptation::Adaptation;
 use crate::backbone::Backbone;
 use crate::config::{PrefixConfig, PrefixSharing, PromptConfig, PromptInit, RunConfig};
@@ -10,6 +10,7 @@ use crate::error::TrainError;
 use crate::parameters::{Group, ParameterSet, host};
 use crate::random::Stream;
 use pemlc_artifact::ModelConfig;
+use pemlc_artifact::prompt::Insertion;
 use pemlc_artifact::run::PrefixRecord;
 
 /// Vectors of one prompt or several.
@@ -80,19 +81,21 @@ fn drawn(backbone: &Backbone, name: &str, index: usize, count: usize, seed: u64)
     (0..count).map(|_| (f64::from(stream.unit()) * vocabulary as f64) as u32).collect()
 }
 
-/// Writes the prefix rows that the soft prompt of `adaptation` comes to, if it has one.
+/// Writes the prefix rows that the soft prompt of `adaptation`, or its hidden states, come to, if it has any: what depends on all methods.
 pub(crate) fn export(
     backbone: &Backbone,
     adaptation: &Adaptation,
+    methods: &Methods,
     to: &Destination<'_>,
 ) -> Result<Option<PrefixRecord>, TrainError> {
-    if adaptation.prompt.is_none() {
+    let hidden = methods.architecture().is_some_and(|architecture| architecture.insertion == Insertion::Hidden);
+    if adaptation.prompt.is_none() && !hidden {
         return Ok(None);
     }
     let prefix = backbone.fold(adaptation, to.tasks.len()).prefix;
     let [sets, _, _, length, _] = prefix.as_ref().map_or([0; 5], |rows| rows.key.dims());
     let sharing = if sets == 1 { PrefixSharing::Shared } else { PrefixSharing::PerTask };
-    let config = PrefixConfig { length, sharing, log_gate: false, ..PrefixConfig::default() };
+    let config = PrefixConfig { length, sharing, log_gate: hidden, ..PrefixConfig::default() };
     let shape = PrefixShape { config, log_gate: 0.0, sets, model: to.model.clone() };
     prefix_files::write(prefix, &shape, to)
 }

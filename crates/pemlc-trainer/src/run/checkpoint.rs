@@ -6,7 +6,8 @@ use crate::optimizer::AdamW;
 use crate::parameters::{Group, ParameterSet};
 use burn::tensor::Device;
 use pemlc_artifact::atomic::AtomicDir;
-use pemlc_artifact::run::Costs;
+use pemlc_artifact::prompt::Architecture;
+use pemlc_artifact::run::{Costs, StageRecord};
 use pemlc_artifact::tensors::{self, TensorMap, Values};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -35,6 +36,15 @@ pub(crate) struct State {
     /// Length of `metrics.jsonl`.
     pub(crate) metrics_bytes: u64,
     pub(crate) costs: Costs,
+    /// The step at which training on fresh weights began.
+    #[serde(default)]
+    pub(crate) origin: u64,
+    /// The cell that is trained anew.
+    #[serde(default)]
+    pub(crate) architecture: Option<Architecture>,
+    /// Scores of the stages that are over.
+    #[serde(default)]
+    pub(crate) stages: Vec<StageRecord>,
 }
 
 /// A checkpoint that was read.
@@ -55,6 +65,9 @@ impl State {
             groups: BTreeMap::new(),
             metrics_bytes: 0,
             costs: Costs::default(),
+            origin: 0,
+            architecture: None,
+            stages: Vec::new(),
         }
     }
 }

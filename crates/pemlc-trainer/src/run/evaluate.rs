@@ -6,7 +6,7 @@ use pemlc_data::{Prediction, Task, predict, predict_free_text, scoring_batches, 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What a model answers to a task's validation examples, at most `limit` of them, in file order. `None` when `stop` was set meanwhile.
+/// What a model answers to a task's validation examples, at most `limit` of them, in file order, and how many tokens it read. `None` when `stop` was set meanwhile.
 pub(crate) fn score(
     backbone: &Backbone,
     adaptation: &Adaptation,
@@ -15,10 +15,11 @@ pub(crate) fn score(
     limit: usize,
     batch_size: usize,
     stop: &AtomicBool,
-) -> Option<Vec<Prediction>> {
+) -> Option<(Vec<Prediction>, u64)> {
     /// Log-likelihood of each answer, and whether greedy decoding gives it.
     type Answers = Vec<(f64, bool)>;
     let mut examples: BTreeMap<usize, Answers> = BTreeMap::new();
+    let mut tokens = 0;
     for batch in scoring_batches(scoring_rows(index, task, Some(limit)), batch_size) {
         if stop.load(Ordering::Relaxed) {
             return None;
@@ -30,6 +31,7 @@ pub(crate) fn score(
             attention_mask: &batch.attention_mask,
             task_ids: &batch.task_ids,
         };
+        tokens += batch.attention_mask.iter().sum::<i64>() as u64;
         let places = batch
             .rows
             .iter()
@@ -55,5 +57,5 @@ pub(crate) fn score(
             _ => predict(task, example, &answers.iter().map(|(total, _)| *total).collect::<Vec<_>>()),
         }
     };
-    Some(examples.into_iter().map(prediction).collect())
+    Some((examples.into_iter().map(prediction).collect(), tokens))
 }

@@ -1,9 +1,10 @@
 //! After the last step: scores, probes, adapters, and `run.json` last of all.
 
-use super::metrics::{Metrics, ScoreLine};
+use super::metrics::Metrics;
 use super::prepare::Prepared;
 use super::request::TrainOutcome;
-use super::{evaluate, memory, probes};
+use super::scores::{Scoring, stage_score};
+use super::{memory, probes};
 use crate::adaptation::Adaptation;
 use crate::error::TrainError;
 use crate::event::{Event, Observer};
@@ -11,8 +12,8 @@ use crate::method::{Destination, Methods, Moment, export_prompt};
 use crate::parameters::ParameterSet;
 use pemlc_artifact::atomic;
 use pemlc_artifact::hash::hash_directory;
-use pemlc_artifact::run::{BaseModel, Costs, RUN_SCHEMA_VERSION, RunManifest, TaskRecord};
-use pemlc_data::{Prediction, evaluate_metric};
+use pemlc_artifact::run::{BaseModel, Costs, RUN_SCHEMA_VERSION, RunManifest, StageRecord, TaskRecord};
+use pemlc_data::Prediction;
 use serde::Serialize;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -26,42 +27,46 @@ struct Line<'a> {
     prediction: &'a Prediction,
 }
 
+/// What training came to.
+pub(crate) struct Trained<'a> {
+    pub(crate) methods: &'a Methods,
+    pub(crate) set: &'a ParameterSet,
+    /// Of the stages before the last one.
+    pub(crate) stages: Vec<StageRecord>,
+    /// The last one's name.
+    pub(crate) stage: &'static str,
+    /// Steps done.
+    pub(crate) steps: u64,
+}
+
 /// Evaluates and writes everything. `None` when `stop` was set meanwhile.
 pub(crate) fn finish(
     run: &Prepared,
-    methods: &Methods,
-    set: &ParameterSet,
+    trained: Trained<'_>,
     mut costs: Costs,
     metrics: &mut Metrics,
     stop: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<Option<TrainOutcome>, TrainError> {
     let start = Instant::now();
+    let Trained { methods, set, mut stages, stage, steps } = trained;
     let detail = format!("scoring up to {} validation examples a task", run.config.evaluation.limit);
     observer.event(Event::Phase { name: "evaluation", detail });
-    let adaptation = methods.adaptation(&set.constants(), &Moment::Evaluation);
+    let adaptation = run.backbone.project_hidden(methods.adaptation(&set.constants(), &Moment::Evaluation));
+    let mut scoring = Scoring { run, metrics: &mut *metrics, costs: &mut costs, stop, observer: &mut *observer };
     let mut records = Vec::new();
+    let mut last = Vec::new();
     let mut predictions = String::new();
     for (index, task) in run.tasks.tasks.iter().enumerate() {
-        let mut score = |adaptation: &Adaptation, base: bool| -> Result<Option<(Vec<Prediction>, f64)>, TrainError> {
-            let evaluation = &run.config.evaluation;
-            let scored =
-                evaluate::score(&run.backbone, adaptation, index, task, evaluation.limit, evaluation.batch_size, stop);
-            let Some(scored) = scored else { return Ok(None) };
-            let score = evaluate_metric(task, &scored);
-            metrics.line(&ScoreLine { task: &task.name, metric: task.metric.name(), base, score })?;
-            let metric = task.metric.name().to_owned();
-            observer.event(Event::Evaluated { task: task.name.clone(), metric, score, base });
-            Ok(Some((scored, score.value)))
-        };
         let base_score = match run.config.evaluation.base {
             false => None,
-            true => match score(&Adaptation::default(), true)? {
-                Some((_, value)) => Some(value),
+            true => match scoring.task(index, &Adaptation::default(), "base")? {
+                Some((_, score)) => Some(score.value),
                 None => return Ok(None),
             },
         };
-        let Some((scored, value)) = score(&adaptation, false)? else { return Ok(None) };
+        let Some((scored, score)) = scoring.task(index, &adaptation, stage)? else { return Ok(None) };
+        last.push(stage_score(&task.name, score));
         for prediction in &scored {
             let line = serde_json::to_string(&Line { task: &task.name, prediction })
                 .map_err(|error| TrainError::io(&run.paths.predictions())(error.into()))?;
@@ -74,10 +79,13 @@ pub(crate) fn finish(
             train_examples: task.train.len(),
             validation_examples: scored.len(),
             base_score,
-            score: Some(value),
+            score: Some(score.value),
             template: task.config.template.clone(),
             verbalizers: task.config.verbalizers.clone(),
         });
+    }
+    if run.config.search_steps() > 0 {
+        stages.push(StageRecord { stage: stage.to_owned(), steps, scores: last });
     }
     write(&run.paths.predictions(), &predictions)?;
     probes::make(&run.backbone, &adaptation, &run.tasks).write(&run.paths.probes())?;
@@ -85,10 +93,15 @@ pub(crate) fn finish(
     let names: Vec<String> = records.iter().map(|record| record.name.clone()).collect();
     let to = Destination { paths: &run.paths, model: run.backbone.config(), base_model: &base.name, tasks: &names };
     let record = methods.export(set, &to)?;
-    let prompt = export_prompt(&run.backbone, &adaptation, &to)?;
+    let folded = export_prompt(&run.backbone, &adaptation, methods, &to)?;
     write_tokenizer(run)?;
     metrics.sync()?;
     costs.evaluation_seconds += start.elapsed().as_secs_f64();
+    let busy = costs.search_seconds + costs.training_seconds + costs.retraining_seconds;
+    if run.device_name != "cpu" {
+        costs.device_seconds = busy + costs.evaluation_seconds;
+    }
+    costs.relative_to_lora = costs.lora_step_seconds.map(|step| busy / (step * run.config.training.steps as f64));
     costs.trainable_parameters = set.count();
     costs.peak_memory_bytes = costs.peak_memory_bytes.max(memory::peak());
     // A run that was killed while it wrote a file leaves a temporary one.
@@ -102,10 +115,11 @@ pub(crate) fn finish(
         method: run.config.method.name().to_owned(),
         tasks: records,
         lora: record.lora,
-        prefix: prompt.or(record.prefix),
+        prefix: folded.or(record.prefix),
         seed: run.config.seed,
         device: run.device_name.clone(),
         base_dtype: run.config.training.base_dtype,
+        stages,
         costs,
         files,
     };

@@ -28,12 +28,21 @@ pub(crate) struct StepLine {
     pub(crate) seconds: f64,
 }
 
-/// A task's score after training, or of the base model.
+/// What the search leans to.
+#[derive(Debug, Serialize)]
+pub(crate) struct MixtureLine {
+    /// Steps done.
+    pub(crate) step: u64,
+    pub(crate) mixture: serde_json::Value,
+}
+
+/// A task's score after training, at the end of a stage, or of the base model.
 #[derive(Debug, Serialize)]
 pub(crate) struct ScoreLine<'a> {
     pub(crate) task: &'a str,
     pub(crate) metric: &'a str,
     pub(crate) base: bool,
+    pub(crate) stage: &'static str,
     #[serde(flatten)]
     pub(crate) score: Score,
 }

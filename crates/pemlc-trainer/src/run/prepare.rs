@@ -49,7 +49,7 @@ impl Prepared {
         let architecture =
             config.prefix.architecture.as_ref().map(|path| Architecture::read(Path::new(path))).transpose()?;
         if let Some(architecture) = &architecture {
-            check_architecture(architecture, config.prefix.width)?;
+            check_architecture(architecture, config.prefix.width, model.num_hidden_layers)?;
         }
         config.check_model(model).map_err(|(key, value, expected)| TrainError::Setting { key, value, expected })?;
         let tokenizer =
@@ -104,7 +104,16 @@ fn absolute(config: &RunConfig, folder: &Path) -> Result<RunConfig, TrainError> 
 }
 
 /// A cell may be trained at another width than it was found at, if its operations allow it.
-fn check_architecture(architecture: &Architecture, width: usize) -> Result<(), TrainError> {
+fn check_architecture(architecture: &Architecture, width: usize, layers: usize) -> Result<(), TrainError> {
+    if let Some(layer) = architecture.layers.iter().flatten().find(|layer| **layer >= layers) {
+        return Err(TrainError::Setting {
+            key: "prefix.architecture",
+            value: format!("a cell with rows on layer {layer}"),
+            expected: format!(
+                "layers below {layers}, as this model has: take `layers` out of the file to give all of them rows"
+            ),
+        });
+    }
     let heads = architecture.edges.iter().find_map(|edge| match edge.operation {
         Operation::Attention { heads } if !width.is_multiple_of(heads) => Some(heads),
         _ => None,

@@ -11,7 +11,7 @@ const ARCHITECTURE_DECAY: f64 = 1e-3;
 /// A log-gate has units to go where a weight has hundredths: at a weight's rate, a cold prefix would stay shut for a whole run.
 const LOG_GATE_SPEED: f64 = 20.0;
 
-/// How `group` is stepped when `done` steps are done.
+/// How `group` is stepped when `done` steps are done of those that the learning rates fall over.
 pub(crate) fn rule(config: &RunConfig, group: Group, done: u64) -> Rule {
     let training = &config.training;
     let weights = |rate: f64| Rule {

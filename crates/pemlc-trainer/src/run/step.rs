@@ -5,12 +5,15 @@ use crate::backbone::{Backbone, Input, Query};
 use crate::method::{Methods, Moment};
 use crate::optimizer::{self, AdamW, GradientMap, Rule};
 use crate::parameters::{Group, ParameterSet};
+use burn::tensor::Tensor;
 use pemlc_data::Batch;
 
 /// What a step needs beside what it changes.
 pub(crate) struct Stepper<'a> {
     pub(crate) backbone: &'a Backbone,
     pub(crate) methods: &'a Methods,
+    /// Which parameters it steps.
+    pub(crate) steps: fn(Group) -> bool,
 }
 
 /// What a step was.
@@ -40,9 +43,15 @@ impl Stepper<'_> {
         let scale = 1.0 / targets.max(1) as f32;
         let mut total = GradientMap::new();
         let (mut loss, mut tokens) = (0.0, 0);
-        for (number, batch) in batches {
-            let leaves = set.leaves();
-            let adaptation = self.methods.adaptation(&leaves, &Moment::Training { seed, batch: *number });
+        for (index, (number, batch)) in batches.iter().enumerate() {
+            let leaves = set.leaves_of(self.steps);
+            let moment = Moment::Training { seed, batch: *number };
+            if index == 0
+                && let Some(penalty) = self.methods.penalty(&leaves, &moment).filter(Tensor::is_tracked)
+            {
+                optimizer::accumulate(&mut total, leaves.gradients(&mut penalty.backward()));
+            }
+            let adaptation = self.backbone.project_hidden(self.methods.adaptation(&leaves, &moment));
             let (batch_loss, gradient) = self.gradient(batch, &adaptation, scale);
             loss += batch_loss;
             tokens += batch.attention_mask.iter().sum::<i64>() as u64;

@@ -64,7 +64,7 @@ proptest! {
             (name.clone(), Stream::new(seed, name, 1).normal(values.len(), 0.4))
         });
         let deltas = case.adaptation(&values.collect()).deltas;
-        let adaptation = Adaptation { deltas, prefix: None, prompt: Some(prompt) };
+        let adaptation = Adaptation { deltas, prompt: Some(prompt), ..Adaptation::default() };
         let folded = case.backbone.fold(&adaptation, 2);
         assert!(folded.prompt.is_none());
         let sets = folded.prefix.as_ref().unwrap().key.dims()[0];
