@@ -34,6 +34,7 @@ pub(crate) enum Command {
     Search(SearchArguments),
     /// List the methods that a run file can name: what they are, what is left of them in the graph, what they train.
     Methods,
+    Compare(CompareArguments),
     Report(ReportArguments),
     #[command(hide = true)]
     Schemas(SchemasArguments),
@@ -224,6 +225,18 @@ pub(crate) struct SearchArguments {
     pub(crate) device: DeviceChoice,
     #[command(flatten)]
     pub(crate) overrides: Overrides,
+}
+
+/// Compare finished runs of the same tasks.
+///
+/// Runs that differ in their seed alone are taken together: their scores become a mean and its standard error over seeds. Prints the
+/// scores of every task, the trained numbers and the cost relative to plain LoRA; for searches also the scores of the mixture, of the
+/// discretised cell and of the tuned or retrained one, and how far the seeds found the same cell.
+#[derive(Debug, Args)]
+pub(crate) struct CompareArguments {
+    /// Run directories
+    #[arg(required = true, value_name = "RUN")]
+    pub(crate) runs: Vec<PathBuf>,
 }
 
 /// Write the report page of a run: one HTML file that needs no network.

@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         Command::Tasks(arguments) => commands::tasks::run(&arguments),
         Command::Search(arguments) => commands::search::run(&arguments),
         Command::Methods => commands::methods::run(),
+        Command::Compare(arguments) => commands::compare::run(&arguments),
         Command::Report(arguments) => commands::report::run(&arguments),
         Command::Schemas(arguments) => commands::schemas::run(&arguments),
     };

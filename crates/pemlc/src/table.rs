@@ -23,6 +23,11 @@ impl Table {
         self.rows.push(cells.into());
     }
 
+    /// Adds a row of as many cells as there are columns.
+    pub(crate) fn push(&mut self, cells: Vec<String>) {
+        self.rows.push(cells);
+    }
+
     /// The table with two spaces between columns and a rule under the header.
     pub(crate) fn render(&self) -> String {
         let rows = || std::iter::once(&self.header).chain(&self.rows);

@@ -22,6 +22,7 @@ help! {
     tasks: "tasks";
     methods: "methods";
     search: "search";
+    compare: "compare";
     report: "report";
 }
 

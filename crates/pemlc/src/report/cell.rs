@@ -2,7 +2,7 @@
 
 use super::material::Material;
 use super::svg::escape;
-use pemlc_artifact::prompt::{Architecture, Operation};
+use pemlc_artifact::prompt::{Architecture, Generators, Operation};
 
 const STEP: f64 = 250.0;
 const NODE: f64 = 84.0;
@@ -11,8 +11,13 @@ const HIGH: f64 = 34.0;
 /// The diagram, or what stands in place of an encoder.
 pub(super) fn section(material: &Material) -> Option<String> {
     let prefix = material.run.prefix.as_ref()?;
+    let searched = material.architecture.as_ref().and_then(|architecture| architecture.layers.as_ref());
+    let layers = searched.map_or_else(
+        || "a layer".to_owned(),
+        |layers| format!("on layers {}", layers.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")),
+    );
     let rows = format!(
-        "{} key and value rows a layer, {}{}.",
+        "{} key and value rows {layers}, {}{}.",
         prefix.length,
         if prefix.per_task { "one set for each task" } else { "one set for all tasks" },
         if prefix.gated { ", with a learned log-gate" } else { "" }
@@ -22,9 +27,14 @@ pub(super) fn section(material: &Material) -> Option<String> {
     };
     Some(format!(
         "<div class=\"scroll\">{}</div>\n<p class=\"note\">The operation that won on each edge, with its softmax weight when the search \
-         ended. Nodes are sums over their edges of the operation on the layer-normalised source; seed width {}. {rows}</p>\n",
+         ended. Nodes are sums over their edges of the operation on the layer-normalised source; seed width {}, {}. {rows}</p>\n",
         diagram(architecture),
-        architecture.width
+        architecture.width,
+        match architecture.generators {
+            Generators::Shared => "one generator for all layers",
+            Generators::Groups => "one generator for every four layers",
+            Generators::PerLayer => "one generator a layer",
+        }
     ))
 }
 

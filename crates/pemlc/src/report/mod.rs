@@ -4,6 +4,7 @@ mod cell;
 mod costs;
 mod loss;
 mod material;
+mod mixture;
 mod parity;
 mod scores;
 mod svg;
@@ -31,6 +32,7 @@ pub(crate) fn page(material: &Material) -> String {
         ("Task scores on validation data", Some(scores::section(material))),
         ("Training loss", loss::section(&material.steps)),
         ("Prompt encoder", cell::section(material)),
+        ("Search", mixture::section(&material.mixtures, &run.stages)),
         ("Parity of the exported graph", parity::section(material)),
         ("Costs", Some(costs::section(material))),
     ];
