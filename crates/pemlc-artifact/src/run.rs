@@ -189,6 +189,9 @@ pub struct TaskRecord {
     pub base_score: Option<f64>,
     /// Validation score after training, as the trainer computes it.
     pub score: Option<f64>,
+    /// Standard error of `score` over the choice of examples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standard_error: Option<f64>,
     /// The prompt template, so that an artifact can be used without the run file.
     pub template: String,
     /// Possible answers, when the task has a fixed set.

@@ -64,6 +64,7 @@ fn write_run(base: &Path, root: &Path) {
         validation_examples: 0,
         base_score: None,
         score: None,
+        standard_error: None,
         template: String::new(),
         verbalizers: Vec::new(),
     };

@@ -304,6 +304,7 @@ fn write_manifest(spec: &Spec, config: &ModelConfig, model: &std::path::Path, pa
         validation_examples: 5,
         base_score: Some(0.5),
         score: Some(0.75),
+        standard_error: None,
         template: "{text}\nAnswer:".to_owned(),
         verbalizers: vec![" no".to_owned(), " yes".to_owned()],
     };

@@ -80,6 +80,7 @@ pub(crate) fn finish(
             validation_examples: scored.len(),
             base_score,
             score: Some(score.value),
+            standard_error: Some(score.standard_error),
             template: task.config.template.clone(),
             verbalizers: task.config.verbalizers.clone(),
         });

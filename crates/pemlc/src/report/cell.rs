@@ -38,7 +38,7 @@ pub(super) fn section(material: &Material) -> Option<String> {
     ))
 }
 
-fn diagram(architecture: &Architecture) -> String {
+pub(super) fn diagram(architecture: &Architecture) -> String {
     let nodes = architecture.nodes;
     let width = STEP * (nodes + 1) as f64 + NODE + 20.0;
     let longest = architecture.edges.iter().map(|edge| edge.to.saturating_sub(edge.from)).max().unwrap_or(1).max(1);

@@ -7,9 +7,11 @@ mod material;
 mod mixture;
 mod parity;
 mod scores;
+mod study;
 mod svg;
 
 pub(crate) use material::Material;
+pub(crate) use study::Study;
 
 use crate::table::count;
 use svg::escape;
@@ -36,6 +38,11 @@ pub(crate) fn page(material: &Material) -> String {
         ("Parity of the exported graph", parity::section(material)),
         ("Costs", Some(costs::section(material))),
     ];
+    document(&title, &facts, sections, &run.pemlc_version)
+}
+
+/// A page with the sections that there are.
+fn document<const N: usize>(title: &str, facts: &str, sections: [(&str, Option<String>); N], version: &str) -> String {
     let mut body = String::new();
     for (heading, section) in sections {
         if let Some(section) = section {
@@ -48,6 +55,6 @@ pub(crate) fn page(material: &Material) -> String {
          <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n\
          <body>\n<main>\n<header>\n<h1>{title}</h1>\n<p class=\"facts\">{facts}</p>\n</header>\n{body}\
          <footer>pemlc {}</footer>\n</main>\n</body>\n</html>\n",
-        escape(&run.pemlc_version)
+        escape(version)
     )
 }
