@@ -168,6 +168,7 @@ mod tests {
             validation_examples: 2,
             base_score: Some(0.5),
             score: Some(1.0),
+            standard_error: None,
             template: "{text}".to_owned(),
             verbalizers: vec![" no".to_owned(), " yes".to_owned()],
         };
