@@ -35,6 +35,9 @@ fn two_workers_share_a_study_that_goes_on_later() {
     let table = String::from_utf8_lossy(&more.stdout).into_owned();
     assert_eq!(table.matches("complete").count(), 4, "{table}");
     assert!(table.contains("lora.sharing=\"") && table.contains("best: trial "), "{table}");
+    let page = std::fs::read_to_string(folder.path().join("trials/report.html")).expect("the report");
+    assert!(page.contains("4 finished") && page.contains("lora.rank") && page.contains("Its prompt encoder"), "{page}");
+    assert!(!page.contains("http://") && !page.contains("https://"), "the report needs a network");
     for trial in 0..4 {
         let run = folder.path().join(format!("trials/trial-{trial:04}"));
         assert!(run.join("run.json").exists(), "{table}");

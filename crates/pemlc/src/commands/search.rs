@@ -1,10 +1,12 @@
 //! `pemlc search`: trials of one run file under other settings, kept in a study that several processes may share.
 
 use crate::arguments::SearchArguments;
+use crate::report::Study;
 use crate::run_file::RunFile;
 use crate::table::Table;
 use crate::{Outcome, interrupt};
 use anyhow::{Context, bail};
+use pemlc_artifact::prompt::Architecture;
 use pemlc_artifact::run::{RunManifest, RunPaths};
 use pemlc_study::{
     Claim, Condition, Distribution, Parameter, RandomSampler, Space, SqliteStudy, TpeSampler, Trial, TrialState,
@@ -71,6 +73,7 @@ pub(crate) fn run(arguments: &SearchArguments) -> anyhow::Result<Outcome> {
     }
     let trials = study.trials()?;
     print!("{}", search.table(&trials));
+    println!("\nreport: {}", search.report(&trials)?.display());
     if stop.load(Ordering::Relaxed) {
         eprintln!("interrupted; the same command goes on");
         return Ok(Outcome::Interrupted);
@@ -186,6 +189,24 @@ impl Search<'_> {
             }
         });
         Ok(KeepAlive { done, thread: Some(thread) })
+    }
+
+    /// Writes the page of the study beside its trials.
+    fn report(&self, trials: &[Trial]) -> anyhow::Result<PathBuf> {
+        let read = |trial: &Trial| Some((trial.number, RunManifest::read(&self.folder(trial.number)).ok()?));
+        let cell = best(trials).map(|trial| RunPaths::new(self.folder(trial.number)).architecture());
+        let study = Study {
+            name: &self.name,
+            space: &self.space,
+            trials,
+            runs: trials.iter().filter_map(read).collect(),
+            cell: cell.and_then(|path| Architecture::read(&path).ok()),
+            written,
+        };
+        let path = self.output.join("report.html");
+        pemlc_artifact::atomic::write(&path, study.page().as_bytes())
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(path)
     }
 
     fn table(&self, trials: &[Trial]) -> String {

@@ -67,7 +67,8 @@ impl Study<'_> {
     fn range(&self) -> Option<(f64, f64)> {
         let scores = || self.trials.iter().filter_map(Self::score);
         let (low, high) = (scores().fold(f64::INFINITY, f64::min), scores().fold(f64::NEG_INFINITY, f64::max));
-        low.is_finite().then(|| if high - low < 1e-9 { (low - 0.05, high + 0.05) } else { (low, high) })
+        let range = if high - low < 1e-9 { (low - 0.05, high + 0.05) } else { (low, high) };
+        low.is_finite().then_some(range)
     }
 
     fn values(&self) -> Option<String> {
