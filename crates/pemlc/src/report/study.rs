@@ -137,17 +137,17 @@ impl Study<'_> {
         let y = |score: f64| tall - 22.0 - (score - low) / (high - low) * (tall - 50.0);
         let mut charts = String::new();
         for parameter in self.space.parameters() {
-            let share = |value: f64| 38.0 + place(&parameter.distribution, value) * (wide - 60.0);
+            let share = |value: f64| 56.0 + place(&parameter.distribution, value) * (wide - 90.0);
             let mut svg = format!(
                 "<svg viewBox=\"0 0 {wide} {tall}\" role=\"img\" aria-label=\"Score by {0}\"><text x=\"4\" y=\"13\">{0}</text>\
-                 <path class=\"grid\" d=\"M30 {1}H{2}\"/>",
+                 <path class=\"grid\" d=\"M42 {1}H{2}\"/>",
                 escape(&parameter.name),
                 tall - 16.0,
                 wide - 8.0
             );
             for (score, text) in [(low, tick_label(low)), (high, tick_label(high))] {
                 svg += &format!(
-                    "<text class=\"soft\" x=\"28\" y=\"{:.1}\" text-anchor=\"end\">{text}</text>",
+                    "<text class=\"soft\" x=\"38\" y=\"{:.1}\" text-anchor=\"end\">{text}</text>",
                     y(score) + 4.0
                 );
             }
