@@ -56,6 +56,7 @@ fn request(config: RunConfig, output: &Path, resume: bool) -> TrainRequest {
         output: output.to_owned(),
         device: DeviceChoice::Cpu,
         resume,
+        score_at: Vec::new(),
         stop: Arc::new(AtomicBool::new(false)),
     }
 }
@@ -99,7 +100,7 @@ fn trained(output: &Path) -> BTreeMap<String, Vec<u8>> {
 fn run_to_the_end(config: RunConfig, output: &Path) -> RunManifest {
     match train(request(config, output, false), &mut ()).expect("training succeeds") {
         TrainOutcome::Finished(manifest) => *manifest,
-        TrainOutcome::Interrupted { .. } => panic!("nobody stopped it"),
+        TrainOutcome::Interrupted { .. } | TrainOutcome::Stopped { .. } => panic!("nobody stopped it"),
     }
 }
 

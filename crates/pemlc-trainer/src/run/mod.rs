@@ -17,8 +17,8 @@ pub use request::{TrainOutcome, TrainRequest};
 pub(crate) use step::Stepper;
 
 use crate::error::TrainError;
-use crate::event::{Event, Observer};
-use crate::method::{Methods, Start};
+use crate::event::{Event, Next, Observer};
+use crate::method::{Methods, Moment, Start};
 use crate::optimizer::AdamW;
 use crate::parameters::{Group, ParameterSet};
 use checkpoint::State;
@@ -66,6 +66,11 @@ pub fn train(request: TrainRequest, observer: &mut dyn Observer) -> Result<Train
         }
         if progress.advance(observer) {
             progress.announce(&run, observer);
+        }
+        let rung = progress.done < steps && request.score_at.contains(&progress.done);
+        if rung && progress.score(&run, &request, observer) == Next::Stop {
+            let costs = Box::new(Costs { trainable_parameters: progress.set.count(), ..progress.costs });
+            return Ok(TrainOutcome::Stopped { step: progress.done, costs });
         }
     }
     let Progress { methods, set, costs, mut metrics, newest, .. } = progress;
@@ -205,6 +210,16 @@ impl Progress {
             phase,
         });
         Ok(())
+    }
+
+    /// Scores what is trained so far and asks how to go on. An interruption answers later: the loop sees it before its next step.
+    fn score(&mut self, run: &Prepared, request: &TrainRequest, observer: &mut dyn Observer) -> Next {
+        let start = Instant::now();
+        let adaptation = self.methods.adaptation(&self.set.constants(), &Moment::Evaluation);
+        let score = evaluate::mean(run, &adaptation, &request.stop);
+        self.costs.evaluation_seconds += start.elapsed().as_secs_f64();
+        self.costs.peak_memory_bytes = self.costs.peak_memory_bytes.max(memory::peak());
+        score.map_or(Next::Continue, |score| observer.scored(self.done, score))
     }
 
     fn save(&mut self, run: &Prepared, observer: &mut dyn Observer) -> Result<PathBuf, TrainError> {
