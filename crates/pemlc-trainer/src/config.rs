@@ -9,7 +9,7 @@ pub use low_rank::{CPolyConfig, MoeLoraConfig, MtlLoraConfig, MultiLoraConfig, P
 pub use method_name::MethodName;
 pub use prompt::{FactorInit, PromptConfig, PromptEncoder, PromptInit};
 
-pub use search::{Choice, Dimension};
+pub use search::{Choice, Dimension, When};
 
 use pemlc_artifact::Projection;
 use pemlc_artifact::prompt::Operation;

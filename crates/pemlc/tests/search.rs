@@ -75,6 +75,37 @@ fn weak_trials_are_pruned_unless_told_otherwise() {
     assert_eq!(all.status.code(), Some(2), "{}", describe(&all, folder.path()));
 }
 
+const CONDITIONAL: &str = r#"
+[search]
+"method" = { choices = ["lora", "peml"] }
+"training.learning_rate" = { low = 1e-4, high = 1e-2, log = true }
+"prefix.architecture_learning_rate" = { low = 1e-3, high = 1e-1, log = true, when = { method = "peml" } }
+"#;
+
+#[test]
+fn a_conditional_parameter_is_there_under_its_choice_alone() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = tiny::run_file(folder.path(), 3);
+    let text = std::fs::read_to_string(&file).expect("the run file");
+    std::fs::write(&file, format!("{text}\n{CONDITIONAL}")).expect("the run file");
+    let output = search(&file, folder.path(), "5", &[]);
+    assert!(output.status.success(), "{}", describe(&output, folder.path()));
+    let table = String::from_utf8_lossy(&output.stdout).into_owned();
+    let conditional = |line: &str| line.contains("prefix.architecture_learning_rate=");
+    let (peml, lora): (Vec<&str>, Vec<&str>) =
+        table.lines().filter(|line| line.contains("method=")).partition(|line| line.contains("method=\"peml\""));
+    assert!(!peml.is_empty() && peml.iter().all(|line| conditional(line)), "{table}");
+    assert!(!lora.is_empty() && !lora.iter().any(|line| conditional(line)), "{table}");
+
+    // A key that no run file has is found before the choice that it stands under is ever drawn.
+    std::fs::write(&file, format!("{text}\n{}", CONDITIONAL.replace("architecture_l", "architecture_k")))
+        .expect("a file");
+    let unknown = search(&file, folder.path(), "5", &["--name", "unknown"]);
+    assert_eq!(unknown.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert!(error.contains("architecture_kearning_rate") && error.contains("near: "), "{error}");
+}
+
 #[test]
 fn another_study_in_the_same_folder_fails_and_takes_nothing_away() {
     let folder = tempfile::tempdir().expect("a temporary folder");

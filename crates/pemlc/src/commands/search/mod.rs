@@ -1,6 +1,7 @@
 //! `pemlc search`: trials of one run file under other settings, kept in a study that several processes may share.
 
 mod checkpoints;
+mod conditional;
 mod life;
 mod space;
 mod trial;
@@ -10,7 +11,7 @@ use crate::run_file::RunFile;
 use crate::table::Table;
 use crate::{Outcome, interrupt};
 use anyhow::{Context, bail};
-use pemlc_study::{RandomSampler, Space, SqliteStudy, TpeSampler, Trial};
+use pemlc_study::{Space, SqliteStudy, TpeSampler, Trial};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -49,9 +50,10 @@ pub(crate) fn run(arguments: &SearchArguments) -> anyhow::Result<Outcome> {
     // Tells of a bad configuration, or a key that no run file has, before anything is written.
     let seed = file.config.seed;
     file.load_tasks()?;
-    let first = RandomSampler { seed }.sample(&search.space, 0);
-    RunFile::read(&arguments.config, &[arguments.overrides.set.clone(), search.settings(&first)].concat())
-        .context("[search]")?;
+    for example in space::examples(&search.space, seed) {
+        let set = [arguments.overrides.set.clone(), search.settings(&example)].concat();
+        RunFile::read(&arguments.config, &set).context("[search]")?;
+    }
     let stop = interrupt::flag()?;
     let mut study = search.open()?;
     let mut workers = search.spawn_workers()?;

@@ -1,45 +1,45 @@
 //! The `[search]` table as a search space, and points of it as settings.
 
+use super::conditional;
 use anyhow::Context;
-use pemlc_study::{Condition, Distribution, Parameter, Space};
-use pemlc_trainer::config::{Choice, Dimension, RunConfig};
-use serde_json::{Value, json};
+use pemlc_study::{Condition, Distribution, Parameter, RandomSampler, Space};
+use pemlc_trainer::config::RunConfig;
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// The `[search]` table as a space; without one, what matters to any method.
 pub(super) fn space(config: &RunConfig) -> anyhow::Result<Space> {
-    let parameter =
-        |name: &str, distribution| Parameter { name: name.to_owned(), distribution, condition: None::<Condition> };
-    let parameters: Vec<Parameter> = if config.search.is_empty() {
-        let rate = |low, high| Distribution::Float { low, high, log: true };
-        vec![
-            parameter("lora.rank", Distribution::Categorical { choices: [4, 8, 16, 32].map(Value::from).to_vec() }),
-            parameter("lora.dropout", Distribution::Float { low: 0.0, high: 0.1, log: false }),
-            parameter("training.learning_rate", rate(1e-5, 3e-3)),
-            parameter("training.prefix_learning_rate", rate(1e-3, 3e-2)),
-        ]
-    } else {
-        config.search.iter().map(|(name, dimension)| parameter(name, distribution(dimension))).collect()
-    };
+    let parameters = if config.search.is_empty() { default() } else { conditional::parameters(&config.search)? };
     Space::new(parameters).context("[search]")
 }
 
-fn distribution(dimension: &Dimension) -> Distribution {
-    match dimension {
-        Dimension::Choices { choices } => {
-            let value = |choice: &Choice| match choice {
-                Choice::Truth(value) => json!(value),
-                Choice::Integer(value) => json!(value),
-                Choice::Number(value) => json!(value),
-                Choice::Text(value) => json!(value),
-            };
-            Distribution::Categorical { choices: choices.iter().map(value).collect() }
+fn default() -> Vec<Parameter> {
+    let parameter = |name: &str, distribution| Parameter { name: name.to_owned(), distribution, condition: None };
+    let rate = |low, high| Distribution::Float { low, high, log: true };
+    vec![
+        parameter("lora.rank", Distribution::Categorical { choices: [4, 8, 16, 32].map(Value::from).to_vec() }),
+        parameter("lora.dropout", Distribution::Float { low: 0.0, high: 0.1, log: false }),
+        parameter("training.learning_rate", rate(1e-5, 3e-3)),
+        parameter("training.prefix_learning_rate", rate(1e-3, 3e-2)),
+    ]
+}
+
+/// A few points of the space such that every parameter is in one of them.
+pub(super) fn examples(space: &Space, seed: u64) -> Vec<BTreeMap<String, f64>> {
+    let condition_of = |name: &str| {
+        let parameter = space.parameters().iter().find(|parameter| parameter.name == name);
+        parameter.and_then(|parameter| parameter.condition.as_ref())
+    };
+    let groups = space.groups().into_iter().zip(0..).map(|(group, number)| {
+        let mut given = BTreeMap::new();
+        let mut condition = group[0].condition.as_ref();
+        while let Some(Condition { parent, choice }) = condition {
+            given.insert(parent.clone(), *choice as f64);
+            condition = condition_of(parent);
         }
-        Dimension::Integers { low, high, step, log } => {
-            Distribution::Int { low: *low, high: *high, step: *step, log: *log }
-        }
-        Dimension::Numbers { low, high, log } => Distribution::Float { low: *low, high: *high, log: *log },
-    }
+        RandomSampler { seed }.complete(space, number, given)
+    });
+    groups.collect()
 }
 
 /// `key=value` for each parameter that `values` has, as `--set` takes it.
@@ -63,6 +63,7 @@ fn written(distribution: &Distribution, value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn values_are_written_as_toml() {
