@@ -10,7 +10,7 @@ mod space;
 mod storage;
 mod trial;
 
-pub use asha::Asha;
+pub use asha::{Asha, AshaError};
 pub use parzen::Parzen;
 pub use sampler::{RandomSampler, TpeSampler, split, tpe_gamma, tpe_weights};
 pub use space::{Condition, Distribution, Parameter, Space, SpaceError};

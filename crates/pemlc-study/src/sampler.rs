@@ -54,10 +54,15 @@ pub struct RandomSampler {
 impl RandomSampler {
     /// Parameters of trial `number`.
     pub fn sample(&self, space: &Space, number: u64) -> BTreeMap<String, f64> {
+        self.complete(space, number, BTreeMap::new())
+    }
+
+    /// As [`Self::sample`], where the parameters in `given` are decided.
+    pub fn complete(&self, space: &Space, number: u64, given: BTreeMap<String, f64>) -> BTreeMap<String, f64> {
         let mut random = generator(self.seed, number);
-        let mut params = BTreeMap::new();
+        let mut params = given;
         for parameter in space.parameters() {
-            if Space::holds(parameter.condition.as_ref(), &params) {
+            if !params.contains_key(&parameter.name) && Space::holds(parameter.condition.as_ref(), &params) {
                 params.insert(parameter.name.clone(), uniform(&parameter.distribution, &mut random));
             }
         }

@@ -72,7 +72,7 @@ fn gamma_and_weights() {
 
 #[test]
 fn asha_prunes_the_same_trials() {
-    let asha = Asha { min_resource: 1, reduction: 3, rate: 0 };
+    let asha = Asha::new(3, vec![1, 3, 9, 27, 81]).unwrap();
     let mut rungs: BTreeMap<u64, BTreeMap<u32, f64>> = BTreeMap::new();
     for line in golden()["expected"]["asha_trial_step_value_pruned"].as_array().unwrap() {
         let (trial, step, value) = (line[0].as_u64().unwrap(), line[1].as_u64().unwrap(), line[2].as_f64().unwrap());

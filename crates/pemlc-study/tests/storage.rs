@@ -1,6 +1,6 @@
 //! Studies that are shared by processes and by Optuna, and files that are no studies.
 
-use pemlc_study::{Distribution, Parameter, RandomSampler, Space, SqliteStudy, StorageError, TrialState};
+use pemlc_study::{Asha, Distribution, Parameter, RandomSampler, Space, SqliteStudy, StorageError, TrialState};
 use serde_json::json;
 use std::path::Path;
 use std::process::{Child, Command};
@@ -135,8 +135,29 @@ study.optimize(objective, n_trials=2)
 "#;
     let output = Command::new(&python).args(["-c", script]).arg(&path).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(open(&path).attributes("steps").unwrap(), (0..3).map(|number| (number, json!(1))).collect());
     let trials = open(&path).trials().unwrap();
     assert_eq!(trials.len(), 5);
     assert_eq!(trials[4].value, trials[4].params.get("rank").copied());
     assert!(trials[4].intermediate[&1].is_nan());
+}
+
+/// Three trials reach the first rung. The best goes on; what is worse stops, and a worker that comes later sees all values.
+#[test]
+fn weak_trials_stop_at_a_rung() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("study.db");
+    let (space, asha) = (space(), Asha::fractions(9, 3).unwrap());
+    let random = RandomSampler { seed: 1 };
+    let mut ended = Vec::new();
+    for values in [[0.5, 0.6], [0.4, 0.9], [0.7, 0.2]] {
+        let mut study = open(&path);
+        let claim = study.claim(&space, 3, |_, number| random.sample(&space, number)).unwrap().unwrap();
+        let steps = asha.rungs().iter().zip(values);
+        let stopped = steps.map(|(step, value)| (*step, study.prune(&claim, *step, value, &asha).unwrap()));
+        ended.push(stopped.take_while(|(_, pruned)| !pruned).map(|(step, _)| step).collect::<Vec<_>>());
+    }
+    assert_eq!(ended, [vec![1, 3], vec![], vec![1]]);
+    let trials = open(&path).trials().unwrap();
+    assert_eq!(trials[2].intermediate.iter().collect::<Vec<_>>(), [(&1, &0.7), (&3, &0.2)]);
 }

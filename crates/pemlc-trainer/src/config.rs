@@ -11,7 +11,7 @@ pub use method_name::MethodName;
 pub use prefix::{AfterSearch, PrefixConfig, PrefixInit, PrefixSharing, Relaxation, Update};
 pub use prompt::{FactorInit, PromptConfig, PromptEncoder, PromptInit};
 
-pub use search::{Choice, Dimension};
+pub use search::{Choice, Dimension, When};
 
 use pemlc_artifact::Projection;
 pub use pemlc_artifact::run::BaseDtype;

@@ -7,6 +7,20 @@ use std::path::PathBuf;
 pub trait Observer {
     /// Called from the training thread: return soon.
     fn event(&mut self, event: Event);
+
+    /// Called after each step of `TrainRequest::score_at` with the mean score of all tasks. Whether training goes on.
+    fn scored(&mut self, _step: u64, _score: f64) -> Next {
+        Next::Continue
+    }
+}
+
+/// What comes after a score.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// The next step.
+    Continue,
+    /// Nothing: the run ends without a manifest.
+    Stop,
 }
 
 /// Something that happened in a run.

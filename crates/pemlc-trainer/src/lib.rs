@@ -17,5 +17,5 @@ mod random;
 mod run;
 
 pub use error::TrainError;
-pub use event::{Event, Observer};
+pub use event::{Event, Next, Observer};
 pub use run::{TrainOutcome, TrainRequest, train};

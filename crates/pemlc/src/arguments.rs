@@ -1,6 +1,6 @@
 //! The command line, as clap sees it. Its `--help` texts are snapshots in `tests/help.rs`.
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use pemlc_runtime::{DEFAULT_TOLERANCE, RuntimeKind};
 use pemlc_trainer::device::DeviceChoice;
 use std::path::PathBuf;
@@ -217,6 +217,12 @@ pub(crate) struct SearchArguments {
     /// Folder for the trials' run directories
     #[arg(long, short, value_name = "DIR")]
     pub(crate) output: PathBuf,
+    /// Which trials stop early
+    #[arg(long, value_enum, default_value_t = Prune::Asha, value_name = "PRUNER")]
+    pub(crate) prune: Prune,
+    /// One trial in N goes on from each rung of asha
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u64).range(2..))]
+    pub(crate) reduction: u64,
     /// Processes that run trials at the same time
     #[arg(long, default_value_t = 1, value_name = "N", overrides_with = "workers")]
     pub(crate) workers: usize,
@@ -225,6 +231,15 @@ pub(crate) struct SearchArguments {
     pub(crate) device: DeviceChoice,
     #[command(flatten)]
     pub(crate) overrides: Overrides,
+}
+
+/// Which trials of a search stop early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Prune {
+    /// Those that are not among the best at 1/N^2 or 1/N of their steps; those of fewer than N^2 steps never stop
+    Asha,
+    /// None
+    None,
 }
 
 /// Compare finished runs of the same tasks.

@@ -38,17 +38,91 @@ fn two_workers_share_a_study_that_goes_on_later() {
     let page = std::fs::read_to_string(folder.path().join("trials/report.html")).expect("the report");
     assert!(page.contains("4 finished") && page.contains("lora.rank") && page.contains("Its prompt encoder"), "{page}");
     assert!(!page.contains("http://") && !page.contains("https://"), "the report needs a network");
-    for trial in 0..4 {
-        let run = folder.path().join(format!("trials/trial-{trial:04}"));
-        assert!(run.join("run.json").exists(), "{table}");
-        assert!(!run.join("checkpoints").exists(), "a finished trial needs no checkpoints");
-    }
+    let run = |trial: u32| folder.path().join(format!("trials/trial-{trial:04}"));
+    assert!((0..4).all(|trial| run(trial).join("run.json").exists()), "{table}");
+    let kept: Vec<u32> = (0..4).filter(|trial| run(*trial).join("checkpoints").exists()).collect();
+    let best = table.lines().find_map(|line| line.strip_prefix("best: trial ")).expect("a best trial");
+    assert!(kept.len() == 1 && best.starts_with(&format!("{}, ", kept[0])), "{kept:?}, {table}");
 
     std::fs::write(&file, format!("{text}\n{}", SEARCH.replace("[2, 4]", "[2, 8]"))).expect("the run file");
     let other = search(&file, folder.path(), "5", &[]);
     assert_eq!(other.status.code(), Some(1));
     let error = String::from_utf8_lossy(&other.stderr).into_owned();
     assert!(error.contains("pemlc:space"), "{error}");
+}
+
+#[test]
+fn weak_trials_are_pruned_unless_told_otherwise() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = tiny::run_file(folder.path(), 9);
+    let text = std::fs::read_to_string(&file).expect("the run file");
+    let search_table = "[search]\n\"training.learning_rate\" = { low = 1e-6, high = 3e-1, log = true }\n";
+    std::fs::write(&file, format!("{text}\n{search_table}")).expect("the run file");
+
+    let output = search(&file, folder.path(), "8", &[]);
+    assert!(output.status.success(), "{}", describe(&output, folder.path()));
+    let table = String::from_utf8_lossy(&output.stdout).into_owned();
+    let pruned: Vec<&str> = table.lines().filter(|line| line.contains(" pruned ")).collect();
+    assert!(!pruned.is_empty() && table.contains(" complete "), "{table}");
+    for line in pruned {
+        let number: u32 = line.split_whitespace().next().and_then(|word| word.parse().ok()).expect("a number");
+        let run = folder.path().join(format!("trials/trial-{number:04}"));
+        assert!(run.join("metrics.jsonl").exists() && !run.join("checkpoints").exists(), "{table}");
+        assert!(!run.join("run.json").exists(), "a pruned trial looks finished");
+    }
+
+    let other = search(&file, folder.path(), "9", &["--prune", "none"]);
+    assert_eq!(other.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&other.stderr).contains("pemlc:pruner"), "{}", describe(&other, folder.path()));
+    let all = search(&file, folder.path(), "1", &["--reduction", "1"]);
+    assert_eq!(all.status.code(), Some(2), "{}", describe(&all, folder.path()));
+}
+
+const CONDITIONAL: &str = r#"
+[search]
+"method" = { choices = ["lora", "peml"] }
+"training.learning_rate" = { low = 1e-4, high = 1e-2, log = true }
+"prefix.architecture_learning_rate" = { low = 1e-3, high = 1e-1, log = true, when = { method = "peml" } }
+"#;
+
+#[test]
+fn a_conditional_parameter_is_there_under_its_choice_alone() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = tiny::run_file(folder.path(), 3);
+    let text = std::fs::read_to_string(&file).expect("the run file");
+    std::fs::write(&file, format!("{text}\n{CONDITIONAL}")).expect("the run file");
+    let output = search(&file, folder.path(), "5", &[]);
+    assert!(output.status.success(), "{}", describe(&output, folder.path()));
+    let table = String::from_utf8_lossy(&output.stdout).into_owned();
+    let conditional = |line: &str| line.contains("prefix.architecture_learning_rate=");
+    let (peml, lora): (Vec<&str>, Vec<&str>) =
+        table.lines().filter(|line| line.contains("method=")).partition(|line| line.contains("method=\"peml\""));
+    assert!(!peml.is_empty() && peml.iter().all(|line| conditional(line)), "{table}");
+    assert!(!lora.is_empty() && !lora.iter().any(|line| conditional(line)), "{table}");
+
+    // A key that no run file has is found before the choice that it stands under is ever drawn.
+    std::fs::write(&file, format!("{text}\n{}", CONDITIONAL.replace("architecture_l", "architecture_k")))
+        .expect("a file");
+    let unknown = search(&file, folder.path(), "5", &["--name", "unknown"]);
+    assert_eq!(unknown.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert!(error.contains("architecture_kearning_rate") && error.contains("near: "), "{error}");
+}
+
+#[test]
+fn another_study_in_the_same_folder_fails_and_takes_nothing_away() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = tiny::run_file(folder.path(), 3);
+    let first = search(&file, folder.path(), "1", &[]);
+    assert!(first.status.success(), "{}", describe(&first, folder.path()));
+    let other = search(&file, folder.path(), "1", &["--name", "other"]);
+    assert_eq!(other.status.code(), Some(1));
+    assert!(
+        String::from_utf8_lossy(&other.stderr).contains("already holds a run"),
+        "{}",
+        describe(&other, folder.path())
+    );
+    assert!(folder.path().join("trials/trial-0000/checkpoints").exists());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Studies in Optuna's relational schema, in an SQLite file that several processes share.
 
 mod error;
+mod rungs;
 mod trials;
 
 pub use error::StorageError;

@@ -13,7 +13,7 @@ const NOW: &str = "strftime('%Y-%m-%d %H:%M:%f000', 'now')";
 /// A trial that this worker runs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Claim {
-    id: i64,
+    pub(super) id: i64,
     /// Counted from 0 within the study.
     pub number: u64,
     /// Internal representation: the number itself, or the index of a choice.
@@ -73,13 +73,7 @@ impl SqliteStudy {
 
     /// Records a value at a step.
     pub fn report(&mut self, claim: &Claim, step: u64, value: f64) -> Result<(), StorageError> {
-        let (value, kind) = encode(value);
-        self.within(|connection, _| {
-            let insert = "INSERT OR REPLACE INTO trial_intermediate_values \
-                          (trial_id, step, intermediate_value, intermediate_value_type) VALUES (?1, ?2, ?3, ?4)";
-            connection.execute(insert, params![claim.id, step, value, kind])
-        })?;
-        Ok(())
+        self.within(|connection, _| report(connection, claim.id, step, value))
     }
 
     /// Sets a user attribute of a trial, for instance its costs.
@@ -89,6 +83,23 @@ impl SqliteStudy {
             connection.execute(insert, params![claim.id, key, value.to_string()])
         })?;
         Ok(())
+    }
+
+    /// The user attribute `key` of each trial that has it, by the trial's number.
+    pub fn attributes(&mut self, key: &str) -> Result<BTreeMap<u64, Value>, StorageError> {
+        self.within(|connection, study| {
+            let mut statement = connection.prepare(
+                "SELECT t.number, a.value_json FROM trial_user_attributes a JOIN trials t ON t.trial_id = a.trial_id \
+                 WHERE t.study_id = ?1 AND a.key = ?2",
+            )?;
+            let rows: Vec<(u64, String)> = statement
+                .query_map(params![study, key], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect::<rusqlite::Result<_>>()?;
+            Ok(rows
+                .into_iter()
+                .filter_map(|(number, text)| Some((number, serde_json::from_str(&text).ok()?)))
+                .collect())
+        })
     }
 
     /// Ends a trial; a complete one has a value.
@@ -129,7 +140,10 @@ impl SqliteStudy {
         })
     }
 
-    fn within<T>(&mut self, work: impl FnOnce(&Transaction, i64) -> rusqlite::Result<T>) -> Result<T, StorageError> {
+    pub(super) fn within<T>(
+        &mut self,
+        work: impl FnOnce(&Transaction, i64) -> rusqlite::Result<T>,
+    ) -> Result<T, StorageError> {
         let run = || {
             let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let result = work(&transaction, self.study)?;
@@ -162,6 +176,13 @@ fn insert_params(
         }
     }
     Ok(())
+}
+
+pub(super) fn report(connection: &Connection, id: i64, step: u64, value: f64) -> rusqlite::Result<()> {
+    let (value, kind) = encode(value);
+    let insert = "INSERT OR REPLACE INTO trial_intermediate_values \
+                  (trial_id, step, intermediate_value, intermediate_value_type) VALUES (?1, ?2, ?3, ?4)";
+    connection.execute(insert, params![id, step, value, kind]).map(|_| ())
 }
 
 fn beat(connection: &Connection, id: i64) -> rusqlite::Result<()> {

@@ -2,6 +2,10 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The other key and its choice under which a dimension exists; empty: it always does.
+pub type When = BTreeMap<String, Choice>;
 
 /// Values of one key of the run file: either a range or choices.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -11,6 +15,9 @@ pub enum Dimension {
     Choices {
         /// Numbers, texts or truth values.
         choices: Vec<Choice>,
+        /// Under which choice of another key of `[search]` this one exists; without it, always.
+        #[serde(default, skip_serializing_if = "When::is_empty")]
+        when: When,
     },
     /// Whole numbers `low, low + step, ... <= high`.
     Integers {
@@ -24,6 +31,9 @@ pub enum Dimension {
         /// Whether the logarithm is what is uniform.
         #[serde(default)]
         log: bool,
+        /// Under which choice of another key of `[search]` this one exists; without it, always.
+        #[serde(default, skip_serializing_if = "When::is_empty")]
+        when: When,
     },
     /// Real numbers.
     Numbers {
@@ -34,7 +44,19 @@ pub enum Dimension {
         /// Whether the logarithm is what is uniform.
         #[serde(default)]
         log: bool,
+        /// Under which choice of another key of `[search]` this one exists; without it, always.
+        #[serde(default, skip_serializing_if = "When::is_empty")]
+        when: When,
     },
+}
+
+impl Dimension {
+    /// The other key and its choice under which it exists.
+    pub fn when(&self) -> &When {
+        match self {
+            Self::Choices { when, .. } | Self::Integers { when, .. } | Self::Numbers { when, .. } => when,
+        }
+    }
 }
 
 /// A value to choose.

@@ -1,10 +1,25 @@
 //! Scores of the validation examples, by the likelihood of their answers.
 
+use super::prepare::Prepared;
 use crate::adaptation::Adaptation;
 use crate::backbone::{Backbone, Input, Query};
-use pemlc_data::{Prediction, Task, predict, predict_free_text, scoring_batches, scoring_rows};
+use pemlc_data::{Prediction, Task, evaluate_metric, predict, predict_free_text, scoring_batches, scoring_rows};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Mean of all tasks' scores on the validation examples that a finished run is scored on, and how many tokens were read. `None` when `stop`
+/// was set meanwhile.
+pub(crate) fn mean(run: &Prepared, adaptation: &Adaptation, stop: &AtomicBool) -> Option<(f64, u64)> {
+    let (tasks, evaluation) = (&run.tasks.tasks, &run.config.evaluation);
+    let (mut total, mut tokens) = (0.0, 0);
+    for (index, task) in tasks.iter().enumerate() {
+        let (limit, rows) = (evaluation.limit, evaluation.batch_size);
+        let (scored, read) = score(&run.backbone, adaptation, index, task, limit, rows, stop)?;
+        total += evaluate_metric(task, &scored).value;
+        tokens += read;
+    }
+    Some((total / tasks.len().max(1) as f64, tokens))
+}
 
 /// What a model answers to a task's validation examples, at most `limit` of them, in file order, and how many tokens it read. `None` when `stop` was set meanwhile.
 pub(crate) fn score(

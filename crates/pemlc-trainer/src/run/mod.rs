@@ -21,8 +21,9 @@ pub use request::{TrainOutcome, TrainRequest};
 pub(crate) use step::Stepper;
 
 use crate::error::TrainError;
-use crate::event::{Event, Observer};
+use crate::event::{Event, Next, Observer};
 use mixers::Mixers;
+use pemlc_artifact::run::Costs;
 use prepare::Prepared;
 use progress::{Flow, Progress};
 use std::sync::atomic::Ordering;
@@ -51,6 +52,11 @@ pub fn train(request: TrainRequest, observer: &mut dyn Observer) -> Result<Train
         }
         if progress.done >= steps {
             break;
+        }
+        let rung = progress.done > 0 && request.score_at.contains(&progress.done);
+        if rung && progress.score(&run, &request.stop, observer) == Next::Stop {
+            let costs = Box::new(Costs { trainable_parameters: progress.set.count(), ..progress.costs });
+            return Ok(TrainOutcome::Stopped { step: progress.done, costs });
         }
         if request.stop.load(Ordering::Relaxed) {
             let checkpoint = match progress.done {

@@ -7,10 +7,10 @@ use super::prepare::Prepared;
 use super::request::TrainRequest;
 use super::scores::Scoring;
 use super::step::{Stepper, Taken};
-use super::{finish, identity, memory, schedule};
+use super::{evaluate, finish, identity, memory, schedule};
 use crate::config::AfterSearch;
 use crate::error::TrainError;
-use crate::event::{Event, Observer};
+use crate::event::{Event, Next, Observer};
 use crate::method::{Methods, Moment, Start};
 use crate::optimizer::AdamW;
 use crate::parameters::{Group, ParameterSet};
@@ -164,6 +164,18 @@ impl Progress {
         let Some(record) = scoring.stage(&adaptation, name, self.done)? else { return Ok(false) };
         self.stages.push(record);
         Ok(true)
+    }
+
+    /// Scores what is trained so far and asks how to go on. An interruption answers later: the loop sees it before its next step.
+    pub(super) fn score(&mut self, run: &Prepared, stop: &AtomicBool, observer: &mut dyn Observer) -> Next {
+        let start = Instant::now();
+        let adaptation = self.methods.adaptation(&self.set.constants(), &Moment::Evaluation);
+        let scored = evaluate::mean(run, &run.backbone.project_hidden(adaptation), stop);
+        self.costs.evaluation_seconds += start.elapsed().as_secs_f64();
+        self.costs.peak_memory_bytes = self.costs.peak_memory_bytes.max(memory::peak());
+        let Some((score, tokens)) = scored else { return Next::Continue };
+        self.costs.evaluation_tokens += tokens;
+        observer.scored(self.done, score)
     }
 
     /// Begins anew with the cell that was found, as a run does that is given it.

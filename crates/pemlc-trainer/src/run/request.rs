@@ -2,7 +2,7 @@
 
 use crate::config::RunConfig;
 use crate::device::DeviceChoice;
-use pemlc_artifact::run::RunManifest;
+use pemlc_artifact::run::{Costs, RunManifest};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -20,6 +20,9 @@ pub struct TrainRequest {
     pub device: DeviceChoice,
     /// Whether to go on from the newest checkpoint of `output`.
     pub resume: bool,
+    /// Steps before the last one after which the validation examples are scored and `Observer::scored` is asked whether to go on. Scoring
+    /// changes nothing of what is trained.
+    pub score_at: Vec<u64>,
     /// Set to true from elsewhere, it makes training save a checkpoint after the current step and return.
     pub stop: Arc<AtomicBool>,
 }
@@ -33,5 +36,12 @@ pub enum TrainOutcome {
     Interrupted {
         /// The newest checkpoint; `None` before the first step, when there is nothing to resume.
         checkpoint: Option<PathBuf>,
+    },
+    /// The observer stopped it after a score.
+    Stopped {
+        /// Steps done.
+        step: u64,
+        /// What they cost.
+        costs: Box<Costs>,
     },
 }

@@ -55,6 +55,7 @@ pub(crate) fn request(config: RunConfig, output: &Path, resume: bool) -> TrainRe
         output: output.to_owned(),
         device: DeviceChoice::Cpu,
         resume,
+        score_at: Vec::new(),
         stop: Arc::new(AtomicBool::new(false)),
     }
 }
@@ -98,6 +99,6 @@ pub(crate) fn trained(output: &Path) -> BTreeMap<String, Vec<u8>> {
 pub(crate) fn run_to_the_end(config: RunConfig, output: &Path) -> RunManifest {
     match train(request(config, output, false), &mut ()).expect("training succeeds") {
         TrainOutcome::Finished(manifest) => *manifest,
-        TrainOutcome::Interrupted { .. } => panic!("nobody stopped it"),
+        TrainOutcome::Interrupted { .. } | TrainOutcome::Stopped { .. } => panic!("nobody stopped it"),
     }
 }

@@ -33,6 +33,7 @@ pub(crate) fn run(arguments: &TrainArguments) -> anyhow::Result<Outcome> {
         output: output.clone(),
         device: arguments.device,
         resume: arguments.resume,
+        score_at: Vec::new(),
         stop,
     };
     let outcome = pemlc_trainer::train(request, &mut progress);
@@ -48,6 +49,9 @@ pub(crate) fn run(arguments: &TrainArguments) -> anyhow::Result<Outcome> {
             print!("\n{}", summary(&output)?);
             println!("run: {}\nreport: {}", output.display(), report.display());
             Ok(Outcome::Done)
+        }
+        TrainOutcome::Stopped { step, .. } => {
+            anyhow::bail!("training stopped after step {step}, which nobody asked for")
         }
         TrainOutcome::Interrupted { checkpoint } => {
             match checkpoint {

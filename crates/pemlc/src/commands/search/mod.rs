@@ -1,0 +1,177 @@
+//! `pemlc search`: trials of one run file under other settings, kept in a study that several processes may share.
+
+mod checkpoints;
+mod conditional;
+mod life;
+mod space;
+mod trial;
+
+use crate::arguments::{Prune, SearchArguments};
+use crate::report::Study;
+use crate::run_file::RunFile;
+use crate::table::Table;
+use crate::{Outcome, interrupt};
+use anyhow::{Context, bail};
+use pemlc_artifact::prompt::Architecture;
+use pemlc_artifact::run::{RunManifest, RunPaths};
+use pemlc_study::{Space, SqliteStudy, TpeSampler, Trial};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+
+/// After how many seconds without a sign of life a worker counts as dead.
+const SILENCE: u64 = 120;
+
+/// What every worker of a search has.
+struct Search<'a> {
+    arguments: &'a SearchArguments,
+    space: Space,
+    study: PathBuf,
+    name: String,
+    attributes: [(&'static str, Value); 3],
+    output: PathBuf,
+}
+
+pub(crate) fn run(arguments: &SearchArguments) -> anyhow::Result<Outcome> {
+    let file = RunFile::read(&arguments.config, &arguments.overrides.set)?;
+    let space = space::space(&file.config)?;
+    let tasks: Vec<&str> = file.config.tasks.iter().map(|task| task.name.as_str()).collect();
+    // Values of other rungs cannot be compared: all workers of a study prune alike.
+    let pruner = match arguments.prune {
+        Prune::Asha => json!({ "name": "asha", "reduction": arguments.reduction }),
+        Prune::None => json!({ "name": "none" }),
+    };
+    let search = Search {
+        attributes: [("pemlc:space", space.to_json()), ("pemlc:tasks", json!(tasks)), ("pemlc:pruner", pruner)],
+        space,
+        study: sqlite_path(&arguments.study)?,
+        name: arguments.name.clone(),
+        output: arguments.output.clone(),
+        arguments,
+    };
+    // Tells of a bad configuration, or a key that no run file has, before anything is written.
+    let seed = file.config.seed;
+    file.load_tasks()?;
+    for example in space::examples(&search.space, seed) {
+        let set = [arguments.overrides.set.clone(), search.settings(&example)].concat();
+        RunFile::read(&arguments.config, &set).context("[search]")?;
+    }
+    let stop = interrupt::flag()?;
+    let mut study = search.open()?;
+    let mut workers = search.spawn_workers()?;
+    while !stop.load(Ordering::Relaxed) {
+        for number in study.give_back(SILENCE)? {
+            eprintln!("trial {number}: its worker died; its parameters are tried again");
+        }
+        let sampler = TpeSampler::new(seed);
+        let claim = study
+            .claim(&search.space, arguments.trials, |trials, number| sampler.sample(&search.space, trials, number))?;
+        let Some(claim) = claim else { break };
+        search.trial(&mut study, &claim, &stop)?;
+    }
+    for worker in &mut workers {
+        let status = worker.wait().context("waiting for a worker")?;
+        if !status.success() {
+            eprintln!("a worker ended with {status}; what it had finished is in the study");
+        }
+    }
+    let trials = study.trials()?;
+    print!("{}", search.table(&trials));
+    println!("\nreport: {}", search.report(&trials)?.display());
+    if stop.load(Ordering::Relaxed) {
+        eprintln!("interrupted; the same command goes on");
+        return Ok(Outcome::Interrupted);
+    }
+    if let Some(best) = best(&trials) {
+        println!("\nbest: trial {}, {}", best.number, search.folder(best.number).display());
+    }
+    Ok(Outcome::Done)
+}
+
+impl Search<'_> {
+    fn open(&self) -> anyhow::Result<SqliteStudy> {
+        Ok(SqliteStudy::open(&self.study, &self.name, &self.attributes)?)
+    }
+
+    fn folder(&self, number: u64) -> PathBuf {
+        self.output.join(format!("trial-{number:04}"))
+    }
+
+    /// This program again, `--workers` - 1 times, on the same study.
+    fn spawn_workers(&self) -> anyhow::Result<Vec<std::process::Child>> {
+        let program = std::env::current_exe().context("finding this program")?;
+        (1..self.arguments.workers)
+            .map(|_| {
+                let mut command = std::process::Command::new(&program);
+                command.args(std::env::args_os().skip(1)).args(["--workers", "1"]);
+                command.stdout(std::process::Stdio::null()).spawn().context("starting a worker")
+            })
+            .collect()
+    }
+
+    /// `key=value` for each parameter, as `--set` takes it.
+    fn settings(&self, values: &BTreeMap<String, f64>) -> Vec<String> {
+        space::settings(&self.space, values)
+    }
+
+    /// Writes the page of the study beside its trials.
+    fn report(&self, trials: &[Trial]) -> anyhow::Result<PathBuf> {
+        let read = |trial: &Trial| Some((trial.number, RunManifest::read(&self.folder(trial.number)).ok()?));
+        let cell = best(trials).map(|trial| RunPaths::new(self.folder(trial.number)).architecture());
+        let study = Study {
+            name: &self.name,
+            space: &self.space,
+            trials,
+            runs: trials.iter().filter_map(read).collect(),
+            cell: cell.and_then(|path| Architecture::read(&path).ok()),
+            written: space::written,
+        };
+        let path = self.output.join("report.html");
+        pemlc_artifact::atomic::write(&path, study.page().as_bytes())
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(path)
+    }
+
+    fn table(&self, trials: &[Trial]) -> String {
+        let mut table = Table::new(&[">trial", "state", ">value", "settings"]);
+        for trial in trials {
+            table.row([
+                trial.number.to_string(),
+                trial.state.name().to_lowercase(),
+                trial.value.map_or_else(String::new, |value| format!("{value:.4}")),
+                self.settings(&trial.params).join(" "),
+            ]);
+        }
+        table.render()
+    }
+}
+
+fn best(trials: &[Trial]) -> Option<&Trial> {
+    // Of equal ones the first, as Optuna has it.
+    let complete = trials.iter().rev().filter(|trial| trial.value.is_some());
+    complete.max_by(|x, y| x.value.partial_cmp(&y.value).unwrap_or(std::cmp::Ordering::Equal))
+}
+
+/// The file of `sqlite:///FILE` (four slashes for an absolute path), or the path itself.
+fn sqlite_path(url: &str) -> anyhow::Result<PathBuf> {
+    match url.split_once("://") {
+        None => Ok(PathBuf::from(url)),
+        Some(("sqlite", path)) if path.starts_with('/') && path.len() > 1 => Ok(PathBuf::from(&path[1..])),
+        Some(_) => bail!("--study {url}: expected sqlite:///FILE or a path; other databases are not supported"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn studies_are_named_as_optuna_names_them() {
+        let path = |url| sqlite_path(url).map(|path| path.display().to_string());
+        assert_eq!(path("sqlite:///a/b.db").ok().as_deref(), Some("a/b.db"));
+        assert_eq!(path("sqlite:////a/b.db").ok().as_deref(), Some("/a/b.db"));
+        assert_eq!(path("b.db").ok().as_deref(), Some("b.db"));
+        assert!(path("postgresql://host/db").is_err() && path("sqlite:///").is_err());
+    }
+}
