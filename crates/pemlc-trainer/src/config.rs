@@ -1,10 +1,12 @@
 //! The run file.
 
+mod ada_lora;
 mod low_rank;
 mod method_name;
 mod prompt;
 mod search;
 
+pub use ada_lora::AdaLoraConfig;
 pub use low_rank::{CPolyConfig, MoeLoraConfig, MtlLoraConfig, MultiLoraConfig, PolyConfig};
 pub use method_name::MethodName;
 pub use prompt::{FactorInit, PromptConfig, PromptEncoder, PromptInit};
@@ -42,6 +44,9 @@ pub struct RunConfig {
     /// Low-rank deltas.
     #[serde(default)]
     pub lora: LoraConfig,
+    /// AdaLoRA.
+    #[serde(default)]
+    pub adalora: AdaLoraConfig,
     /// MTL-LoRA.
     #[serde(default)]
     pub mtl_lora: MtlLoraConfig,
@@ -412,7 +417,7 @@ impl RunConfig {
         if !(0.0..1.0).contains(&lora.dropout) {
             return fail("lora.dropout", lora.dropout.to_string(), "at least 0 and below 1");
         }
-        if let Some((key, value, expected)) = self.low_rank_fault() {
+        if let Some((key, value, expected)) = self.low_rank_fault().or_else(|| self.adalora.fault()) {
             return fail(key, value, &expected);
         }
         if lora.targets.is_empty() {

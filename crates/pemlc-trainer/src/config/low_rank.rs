@@ -151,6 +151,9 @@ mod tests {
             "method = \"moelora\"\n[moe_lora]\nexperts = 3",
             "method = \"mtl-lora\"\n[mtl_lora]\ntemperature = 0.0",
             "method = \"poly\"\n[poly]\nskills = 0",
+            "method = \"adalora\"\n[adalora]\ntarget_rank = 13",
+            "method = \"adalora\"\n[adalora]\nfinal_fraction = 0.95",
+            "method = \"adalora\"\n[adalora]\ninterval = 0",
             "method = \"mtlora\"",
         ];
         insta::assert_snapshot!(found.map(refuse).join("\n"));

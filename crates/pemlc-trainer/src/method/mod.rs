@@ -27,7 +27,9 @@ use crate::adaptation::Adaptation;
 use crate::backbone::Backbone;
 use crate::config::{LoraConfig, MethodName, PrefixConfig, PrefixSharing, PromptInit, RunConfig};
 use crate::error::TrainError;
+use crate::optimizer::GradientMap;
 use crate::parameters::{Leaves, ParameterSet};
+use burn::tensor::Tensor;
 use pemlc_artifact::ModelConfig;
 use pemlc_artifact::prompt::Architecture;
 use pemlc_artifact::run::{LoraRecord, PrefixRecord, RunPaths};
@@ -46,6 +48,15 @@ pub trait Method {
 
     /// What the method adds to the model at `moment`.
     fn adaptation(&self, parameters: &Leaves, moment: &Moment) -> Adaptation;
+
+    /// A term of the loss beside the model's, at `moment`, `[1]`: a batch's share of it is added to the gradient.
+    fn penalty(&self, _parameters: &Leaves, _moment: &Moment) -> Option<Tensor<1>> {
+        None
+    }
+
+    /// Called after each step with the number of steps done and the gradients that it took, clipped. What a method remembers of them
+    /// belongs into the set, so that checkpoints hold it.
+    fn observe(&self, _done: u64, _gradients: &GradientMap, _set: &mut ParameterSet) {}
 
     /// Called before each step, and after the last one, with the number of steps done. A method whose form changes during a run changes
     /// it here, and says so in words. Must depend on its arguments alone, or a resumed run would differ.
@@ -135,6 +146,7 @@ impl Methods {
             MethodName::RsLora => {
                 vec![Box::new(lora::Lora::rank_stabilized(config.lora.clone(), model.clone(), tasks))]
             }
+            MethodName::AdaLora => vec![low_rank::ada_lora(config, model)],
             MethodName::MtlLora => vec![low_rank::mtl_lora(config, model)],
             MethodName::MultiLora => vec![low_rank::multi_lora(config, model)],
             MethodName::MoeLora => vec![low_rank::moe_lora(config, model)],
@@ -177,6 +189,15 @@ impl Methods {
         let mut adaptation = Adaptation::default();
         self.0.iter().for_each(|method| adaptation.add(method.adaptation(parameters, moment)));
         adaptation
+    }
+
+    /// The sum of the methods' penalties.
+    pub(crate) fn penalty(&self, parameters: &Leaves, moment: &Moment) -> Option<Tensor<1>> {
+        self.0.iter().filter_map(|method| method.penalty(parameters, moment)).reduce(|sum, penalty| sum + penalty)
+    }
+
+    pub(crate) fn observe(&self, done: u64, gradients: &GradientMap, set: &mut ParameterSet) {
+        self.0.iter().for_each(|method| method.observe(done, gradients, set));
     }
 
     /// What changed, in words.

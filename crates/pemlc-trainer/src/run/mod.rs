@@ -155,7 +155,7 @@ impl Progress {
     fn step(&mut self, run: &Prepared, mixer: &Mixer, observer: &mut dyn Observer) -> Result<(), TrainError> {
         let start = Instant::now();
         let phase = self.methods.phase();
-        let stepper = Stepper { backbone: &run.backbone, methods: &self.methods };
+        let stepper = Stepper { backbone: &run.backbone, methods: &self.methods, done: self.done };
         let accumulation = run.config.training.gradient_accumulation as u64;
         let batches: Vec<_> = (0..accumulation)
             .map(|index| (self.done * accumulation + index, mixer.batch(self.done * accumulation + index)))

@@ -11,6 +11,8 @@ use pemlc_data::Batch;
 pub(crate) struct Stepper<'a> {
     pub(crate) backbone: &'a Backbone,
     pub(crate) methods: &'a Methods,
+    /// Steps before this one.
+    pub(crate) done: u64,
 }
 
 /// What a step was.
@@ -25,7 +27,7 @@ pub(crate) struct Taken {
 }
 
 impl Stepper<'_> {
-    /// One step on the mean loss over all target tokens of `batches`, each with its number within the run. The error is what is not
+    /// One step on the mean loss over all target tokens of `batches` and the methods' penalties, each batch with its number within the run. The error is what is not
     /// finite, with its value; nothing is changed then.
     pub(crate) fn step(
         &self,
@@ -42,11 +44,13 @@ impl Stepper<'_> {
         let (mut loss, mut tokens) = (0.0, 0);
         for (number, batch) in batches {
             let leaves = set.leaves();
-            let adaptation = self.methods.adaptation(&leaves, &Moment::Training { seed, batch: *number });
+            let moment = Moment::Training { seed, batch: *number };
+            let adaptation = self.methods.adaptation(&leaves, &moment);
+            let penalty = self.methods.penalty(&leaves, &moment).map(|penalty| penalty / batches.len() as f32);
             let (batch_loss, gradient) = self.gradient(batch, &adaptation, scale);
             loss += batch_loss;
             tokens += batch.attention_mask.iter().sum::<i64>() as u64;
-            if let Some(mut gradients) = adaptation.backward(gradient) {
+            if let Some(mut gradients) = adaptation.backward(gradient, penalty) {
                 optimizer::accumulate(&mut total, leaves.gradients(&mut gradients));
             }
         }
@@ -58,7 +62,9 @@ impl Stepper<'_> {
         if !norm.is_finite() {
             return Err(("gradient norm", norm));
         }
-        optimizer.step(set, optimizer::clip(total, norm, clip), rule);
+        let gradients = optimizer::clip(total, norm, clip);
+        optimizer.step(set, gradients.clone(), rule);
+        self.methods.observe(self.done + 1, &gradients, set);
         Ok(Taken { loss, norm, tokens })
     }
 
