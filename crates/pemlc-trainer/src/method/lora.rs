@@ -49,7 +49,10 @@ impl Lora {
             let part = |name: &str, size: usize| -> Vec<f32> {
                 set.values(name).into_iter().skip(index * size).take(size).collect()
             };
-            ((layer, projection), LoraWeights { a: part(&a, rank * inputs), b: part(&b, outputs * rank) })
+            (
+                (layer, projection),
+                LoraWeights { a: part(&a, rank * inputs), b: part(&b, outputs * rank), magnitude: None },
+            )
         });
         LoraAdapter {
             rank,

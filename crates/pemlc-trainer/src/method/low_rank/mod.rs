@@ -162,9 +162,9 @@ impl<F: Factors> LowRankMethod<F> {
             let last = factor.dims()[0] - 1;
             host(factor.clone().narrow(0, index.min(last), 1))
         };
-        let weights = products
-            .iter()
-            .map(|(site, [a, b])| ((site.layer, site.projection), LoraWeights { a: of_set(a), b: of_set(b) }));
+        let weights = products.iter().map(|(site, [a, b])| {
+            ((site.layer, site.projection), LoraWeights { a: of_set(a), b: of_set(b), magnitude: None })
+        });
         let rank = rank(products);
         LoraAdapter {
             rank,
