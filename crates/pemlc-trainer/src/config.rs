@@ -7,7 +7,7 @@ mod prompt;
 mod search;
 
 pub use ada_lora::AdaLoraConfig;
-pub use low_rank::{CPolyConfig, MoeLoraConfig, MtlLoraConfig, MultiLoraConfig, PolyConfig};
+pub use low_rank::{CPolyConfig, DoraConfig, MoeLoraConfig, MtlLoraConfig, MultiLoraConfig, PolyConfig};
 pub use method_name::MethodName;
 pub use prompt::{FactorInit, PromptConfig, PromptEncoder, PromptInit};
 
@@ -44,6 +44,9 @@ pub struct RunConfig {
     /// Low-rank deltas.
     #[serde(default)]
     pub lora: LoraConfig,
+    /// DoRA.
+    #[serde(default)]
+    pub dora: DoraConfig,
     /// AdaLoRA.
     #[serde(default)]
     pub adalora: AdaLoraConfig,
@@ -179,6 +182,15 @@ pub enum LoraSharing {
 }
 
 impl LoraSharing {
+    /// Name as in a run file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::PerTask => "per_task",
+            Self::Both => "both",
+        }
+    }
+
     /// Whether one delta serves all tasks.
     pub fn has_shared(self) -> bool {
         self != Self::PerTask

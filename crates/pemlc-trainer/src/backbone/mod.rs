@@ -10,6 +10,7 @@ mod input;
 mod layer;
 mod linear;
 mod load;
+mod magnitude;
 mod mlp;
 mod norm;
 mod prefix;

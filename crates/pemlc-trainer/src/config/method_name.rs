@@ -16,6 +16,9 @@ pub enum MethodName {
     /// LoRA scaled by alpha / sqrt(rank).
     #[serde(rename = "rslora")]
     RsLora,
+    /// LoRA for directions, and magnitudes.
+    #[serde(rename = "dora")]
+    Dora,
     /// Singular value decompositions whose rank is spread by importance.
     #[serde(rename = "adalora")]
     AdaLora,
@@ -62,10 +65,11 @@ pub enum MethodName {
 
 impl MethodName {
     /// Every method.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Peml,
         Self::Lora,
         Self::RsLora,
+        Self::Dora,
         Self::AdaLora,
         Self::MtlLora,
         Self::MultiLora,
@@ -88,6 +92,7 @@ impl MethodName {
             Self::Peml => "peml",
             Self::Lora => "lora",
             Self::RsLora => "rslora",
+            Self::Dora => "dora",
             Self::AdaLora => "adalora",
             Self::MtlLora => "mtl-lora",
             Self::MultiLora => "multilora",

@@ -4,6 +4,7 @@
 mod catalogue;
 mod cell;
 mod discretise;
+mod dora;
 mod encoder;
 #[cfg(test)]
 mod golden_tests;
@@ -145,6 +146,10 @@ impl Methods {
             MethodName::Lora => vec![lora()],
             MethodName::RsLora => {
                 vec![Box::new(lora::Lora::rank_stabilized(config.lora.clone(), model.clone(), tasks))]
+            }
+            MethodName::Dora => {
+                let lora = lora::Lora::new(config.lora.clone(), model.clone(), tasks);
+                vec![Box::new(dora::Dora { config: config.dora.clone(), lora })]
             }
             MethodName::AdaLora => vec![low_rank::ada_lora(config, model)],
             MethodName::MtlLora => vec![low_rank::mtl_lora(config, model)],
