@@ -116,11 +116,11 @@ impl Adaptation {
         }
     }
 
-    /// Gradients of the parameters that this adaptation was built from, given the gradient with respect to itself, plus those of
-    /// `penalty`. `None` when all was built from constants.
-    pub(crate) fn backward(self, gradient: AdaptationGradient, penalty: Option<Tensor<1>>) -> Option<Gradients> {
+    /// Gradients of the parameters that this adaptation was built from, given the gradient with respect to itself. `None` when it was
+    /// built from constants.
+    pub(crate) fn backward(self, gradient: AdaptationGradient) -> Option<Gradients> {
         // The gradient of sum(x * g) with respect to x is g.
-        let mut terms: Vec<Tensor<1>> = penalty.into_iter().collect();
+        let mut terms: Vec<Tensor<1>> = Vec::new();
         fn push<const D: usize>(terms: &mut Vec<Tensor<1>>, value: Tensor<D>, gradient: Tensor<D>) {
             if value.is_tracked() {
                 terms.push((value * gradient.autodiff()).sum());
@@ -153,25 +153,4 @@ impl Adaptation {
 /// `tensor` as `dtype`, untouched when it is that already.
 pub(crate) fn cast<const D: usize>(tensor: Tensor<D>, dtype: DType) -> Tensor<D> {
     if tensor.dtype() == dtype { tensor } else { tensor.cast(dtype) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::parameters::{host, vector};
-    use burn::tensor::Device;
-
-    #[test]
-    fn a_penalty_adds_its_own_gradient() {
-        let device = Device::flex();
-        let b = vector(vec![1.0, 2.0], &device).autodiff().require_grad();
-        let place = (0, Projection::QProj);
-        let a = Tensor::<3>::ones([1, 1, 3], &device);
-        let delta = LowRank { a: a.clone(), b: b.clone().reshape([1, 2, 1]), scale: 1.0, dropout: None };
-        let adaptation = Adaptation { deltas: [(place, vec![delta])].into(), ..Adaptation::default() };
-        let into_b = vector(vec![10.0, 20.0], &device).reshape([1, 2, 1]);
-        let gradient = AdaptationGradient { deltas: [(place, vec![(a, into_b)])].into(), ..Default::default() };
-        let mut gradients = adaptation.backward(gradient, Some(b.clone().square().sum())).expect("b is tracked");
-        assert_eq!(host(b.grad_remove(&mut gradients).expect("a gradient")), [12.0, 24.0]);
-    }
 }

@@ -50,7 +50,7 @@ pub trait Method {
     /// What the method adds to the model at `moment`.
     fn adaptation(&self, parameters: &Leaves, moment: &Moment) -> Adaptation;
 
-    /// A term of the loss beside the model's, at `moment`, `[1]`: a batch's share of it is added to the gradient.
+    /// A term of the loss that depends on the parameters alone, `[1]`.
     fn penalty(&self, _parameters: &Leaves, _moment: &Moment) -> Option<Tensor<1>> {
         None
     }
@@ -196,9 +196,9 @@ impl Methods {
         adaptation
     }
 
-    /// The sum of the methods' penalties.
     pub(crate) fn penalty(&self, parameters: &Leaves, moment: &Moment) -> Option<Tensor<1>> {
-        self.0.iter().filter_map(|method| method.penalty(parameters, moment)).reduce(|sum, penalty| sum + penalty)
+        let terms = self.0.iter().filter_map(|method| method.penalty(parameters, moment));
+        terms.reduce(|sum, term| sum + term)
     }
 
     pub(crate) fn observe(&self, done: u64, gradients: &GradientMap, set: &mut ParameterSet) {

@@ -5,6 +5,7 @@ use crate::backbone::{Backbone, Input, Query};
 use crate::method::{Methods, Moment};
 use crate::optimizer::{self, AdamW, GradientMap, Rule};
 use crate::parameters::{Group, ParameterSet};
+use burn::tensor::Tensor;
 use pemlc_data::Batch;
 
 /// What a step needs beside what it changes.
@@ -27,7 +28,7 @@ pub(crate) struct Taken {
 }
 
 impl Stepper<'_> {
-    /// One step on the mean loss over all target tokens of `batches` and the methods' penalties, each batch with its number within the run. The error is what is not
+    /// One step on the mean loss over all target tokens of `batches`, each with its number within the run. The error is what is not
     /// finite, with its value; nothing is changed then.
     pub(crate) fn step(
         &self,
@@ -42,15 +43,19 @@ impl Stepper<'_> {
         let scale = 1.0 / targets.max(1) as f32;
         let mut total = GradientMap::new();
         let (mut loss, mut tokens) = (0.0, 0);
-        for (number, batch) in batches {
+        for (index, (number, batch)) in batches.iter().enumerate() {
             let leaves = set.leaves();
             let moment = Moment::Training { seed, batch: *number };
+            if index == 0
+                && let Some(penalty) = self.methods.penalty(&leaves, &moment).filter(Tensor::is_tracked)
+            {
+                optimizer::accumulate(&mut total, leaves.gradients(&mut penalty.backward()));
+            }
             let adaptation = self.methods.adaptation(&leaves, &moment);
-            let penalty = self.methods.penalty(&leaves, &moment).map(|penalty| penalty / batches.len() as f32);
             let (batch_loss, gradient) = self.gradient(batch, &adaptation, scale);
             loss += batch_loss;
             tokens += batch.attention_mask.iter().sum::<i64>() as u64;
-            if let Some(mut gradients) = adaptation.backward(gradient, penalty) {
+            if let Some(mut gradients) = adaptation.backward(gradient) {
                 optimizer::accumulate(&mut total, leaves.gradients(&mut gradients));
             }
         }
