@@ -3,7 +3,7 @@
 use crate::ir::Tensor;
 use crate::normal_form::{LowRank, Site};
 use pemlc_artifact::ModelConfig;
-use pemlc_artifact::peft::LoraAdapter;
+use pemlc_artifact::peft::{LoraAdapter, LoraWeights};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -16,6 +16,15 @@ pub fn shared(adapter: &LoraAdapter, config: &ModelConfig) -> BTreeMap<Site, Low
         (*site, low_rank(vec![inputs, adapter.rank], down, vec![adapter.rank, outputs], up))
     };
     adapter.weights.keys().map(of_site).collect()
+}
+
+/// Norms of the rows of merged weights, `[out]`.
+pub fn magnitudes(adapter: &LoraAdapter) -> BTreeMap<Site, Arc<Tensor>> {
+    let of_site = |(site, weights): (&Site, &LoraWeights)| {
+        let norms = weights.magnitude.as_ref()?;
+        Some((*site, Arc::new(Tensor::f32_from_fn(vec![norms.len()], |place| norms[place]))))
+    };
+    adapter.weights.iter().filter_map(of_site).collect()
 }
 
 /// Deltas of each task, stacked: `down [tasks, in, rank]`, `up [tasks, rank, out]`. Ranks are filled up with zeros to the largest,
@@ -63,7 +72,6 @@ fn low_rank(down_shape: Vec<usize>, down: Vec<f32>, up_shape: Vec<usize>, up: Ve
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pemlc_artifact::peft::LoraWeights;
     use pemlc_artifact::{Family, Projection};
 
     fn config() -> ModelConfig {
@@ -89,7 +97,8 @@ mod tests {
 
     /// An adapter of scale 2 on the gate projection, `[3] -> [2]`.
     fn adapter(rank: usize, weights: Option<(&[f32], &[f32])>) -> LoraAdapter {
-        let weights = weights.map(|(a, b)| ((0, Projection::GateProj), LoraWeights { a: a.to_vec(), b: b.to_vec() }));
+        let weights = weights
+            .map(|(a, b)| ((0, Projection::GateProj), LoraWeights { a: a.to_vec(), b: b.to_vec(), magnitude: None }));
         LoraAdapter {
             rank,
             alpha: 2.0 * rank as f64,

@@ -1,7 +1,7 @@
 //! The form that every method lowers to, after which no pass asks which method it was:
 //!
 //! ```text
-//! task t, layer l, projection W:   y = x (W + dW_shared)^T + x A_t^T B_t^T
+//! task t, layer l, projection W:   y = x (W + dW_shared)^T + x A_t^T B_t^T          (rows of the sum brought to given norms, if any)
 //! task t, layer l, attention:      K = [Kp_t ; K_tokens],  V = [Vp_t ; V_tokens],  log_gate_t on the prefix columns
 //! ```
 
@@ -57,6 +57,8 @@ pub struct NormalForm {
     pub tasks: usize,
     /// Deltas that all tasks have: they fold into the weights.
     pub shared: BTreeMap<Site, LowRank>,
+    /// Norms that the rows of a weight with its shared delta are brought to, `[out]`, where they are trained.
+    pub magnitudes: BTreeMap<Site, Arc<Tensor>>,
     /// Deltas stacked by task.
     pub private: BTreeMap<Site, LowRank>,
     /// Prefix rows, if any.

@@ -74,12 +74,14 @@ impl RunSource {
         let mut normal_form = NormalForm { tasks: self.manifest.tasks.len(), ..NormalForm::default() };
         if let Some(lora) = &self.manifest.lora {
             if lora.shared {
-                normal_form.shared = deltas::shared(&self.adapter(&self.paths.shared_lora(), lora, config)?, config);
+                let adapter = self.adapter(&self.paths.shared_lora(), lora, config)?;
+                normal_form.shared = deltas::shared(&adapter, config);
+                normal_form.magnitudes = deltas::magnitudes(&adapter);
             }
             if lora.per_task {
                 let tasks = self.manifest.tasks.iter();
                 let private: Vec<LoraAdapter> = tasks
-                    .map(|task| self.adapter(&self.paths.task_lora(&task.name), lora, config))
+                    .map(|task| self.private_adapter(&self.paths.task_lora(&task.name), lora, config))
                     .collect::<Result<_, _>>()?;
                 normal_form.private = deltas::private(&private, config);
             }
@@ -115,6 +117,22 @@ impl RunSource {
         let difference = largest_difference(&frozen, &trained);
         accept_encoder(difference)?;
         Ok((frozen, Some(difference)))
+    }
+
+    /// As [`adapter`](Self::adapter), of one task.
+    fn private_adapter(
+        &self,
+        directory: &Path,
+        record: &LoraRecord,
+        config: &ModelConfig,
+    ) -> Result<LoraAdapter, SourceError> {
+        let adapter = self.adapter(directory, record, config)?;
+        if adapter.weights.values().any(|weights| weights.magnitude.is_some()) {
+            let reason = "magnitudes (DoRA) of one task: they scale the weight, which all tasks share; train them with \
+                          lora.sharing = \"shared\"";
+            return Err(SourceError::File { path: directory.to_owned(), reason: reason.to_owned() });
+        }
+        Ok(adapter)
     }
 
     /// The adapter in `directory`, which must be what `run.json` says: a forgotten alpha would change every answer in silence.

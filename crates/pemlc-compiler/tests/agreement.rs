@@ -118,6 +118,13 @@ fn a_shared_delta_alone() {
 }
 
 #[test]
+fn magnitudes_of_a_shared_delta() {
+    agrees(Spec { shared: true, magnitudes: true, ..Spec::default() });
+    let family = Family::Qwen2;
+    agrees(Spec { family, shared: true, magnitudes: true, private: true, ..Spec::default() });
+}
+
+#[test]
 fn private_deltas_alone() {
     agrees(Spec { private: true, ..Spec::default() });
 }

@@ -32,7 +32,7 @@ fn adapter(config: &ModelConfig, numbers: &mut Numbers) -> LoraAdapter {
     let mut weights = |site: (usize, Projection)| {
         let (inputs, outputs) = site.1.features(config);
         let mut matrix = |count: usize| (0..count).map(|_| numbers.small(1)).collect();
-        (site, LoraWeights { a: matrix(RANK * inputs), b: matrix(outputs * RANK) })
+        (site, LoraWeights { a: matrix(RANK * inputs), b: matrix(outputs * RANK), magnitude: None })
     };
     let weights = sites.map(&mut weights).collect();
     LoraAdapter { rank: RANK, alpha: 16.0, dropout: 0.0, base_model: "base".to_owned(), weights }

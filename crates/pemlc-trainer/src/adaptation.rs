@@ -21,6 +21,16 @@ pub struct LowRank {
     pub dropout: Option<Dropout>,
 }
 
+/// Lengths of the rows of one projection's weight with its deltas (DoRA): its output, before the bias, is multiplied by `m / n`, n being the
+/// lengths that they have. The deltas must be such that all tasks share.
+#[derive(Debug, Clone)]
+pub struct Magnitude {
+    /// m, `[out]`.
+    pub value: Tensor<1>,
+    /// Whether the gradient flows through n too, or takes it as a constant.
+    pub full_gradient: bool,
+}
+
 /// Which inputs of a low-rank delta are zeroed: a pure function of these.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dropout {
@@ -61,6 +71,8 @@ pub struct HiddenRows {
 pub struct Adaptation {
     /// Deltas; those of one projection add up.
     pub deltas: BTreeMap<(usize, Projection), Vec<LowRank>>,
+    /// Magnitudes.
+    pub magnitudes: BTreeMap<(usize, Projection), Magnitude>,
     /// Prefix rows, if any.
     pub prefix: Option<PrefixRows>,
     /// Hidden states that are to become prefix rows: the backbone makes them such, once all deltas are known, before anything else.
@@ -75,6 +87,8 @@ pub struct Adaptation {
 pub struct AdaptationGradient {
     /// Gradients of A and B, in the order of the deltas.
     pub deltas: BTreeMap<(usize, Projection), Vec<(Tensor<3>, Tensor<3>)>>,
+    /// Gradients of magnitudes.
+    pub magnitudes: BTreeMap<(usize, Projection), Tensor<1>>,
     /// Gradients of keys, values and log-gates.
     pub prefix: Option<(Tensor<5>, Tensor<5>, Tensor<3>)>,
     /// Gradient of the soft prompt.
@@ -87,13 +101,18 @@ impl Adaptation {
         for (place, deltas) in other.deltas {
             self.deltas.entry(place).or_default().extend(deltas);
         }
+        self.magnitudes.extend(other.magnitudes);
         self.prefix = other.prefix.or(self.prefix.take());
         self.hidden = other.hidden.or(self.hidden.take());
         self.prompt = other.prompt.or(self.prompt.take());
     }
 
-    /// The same outside autodiff, keys, values and factors in `dtype`. Log-gates stay f32, as softmax does, unless `dtype` is wider.
+    /// The same outside autodiff, keys, values and factors in `dtype`. Log-gates stay f32, as softmax does, and so do magnitudes, unless
+    /// `dtype` is wider.
     pub(crate) fn constant(&self, dtype: DType) -> Self {
+        let wide = if dtype == DType::F64 { dtype } else { DType::F32 };
+        let magnitude =
+            |magnitude: &Magnitude| Magnitude { value: cast(magnitude.value.clone().inner(), wide), ..*magnitude };
         let delta = |delta: &LowRank| LowRank {
             a: cast(delta.a.clone().inner(), dtype),
             b: cast(delta.b.clone().inner(), dtype),
@@ -101,10 +120,11 @@ impl Adaptation {
         };
         Self {
             deltas: self.deltas.iter().map(|(place, deltas)| (*place, deltas.iter().map(delta).collect())).collect(),
+            magnitudes: self.magnitudes.iter().map(|(place, value)| (*place, magnitude(value))).collect(),
             prefix: self.prefix.as_ref().map(|rows| PrefixRows {
                 key: cast(rows.key.clone().inner(), dtype),
                 value: cast(rows.value.clone().inner(), dtype),
-                log_gate: cast(rows.log_gate.clone().inner(), if dtype == DType::F64 { dtype } else { DType::F32 }),
+                log_gate: cast(rows.log_gate.clone().inner(), wide),
             }),
             hidden: None,
             prompt: self.prompt.as_ref().map(|prompt| cast(prompt.clone().inner(), dtype)),
@@ -126,6 +146,11 @@ impl Adaptation {
             for (delta, (a, b)) in deltas.into_iter().zip(gradients) {
                 push(&mut terms, delta.a, a);
                 push(&mut terms, delta.b, b);
+            }
+        }
+        for (place, into) in gradient.magnitudes {
+            if let Some(magnitude) = self.magnitudes.get(&place) {
+                push(&mut terms, magnitude.value.clone(), into);
             }
         }
         if let (Some(rows), Some((key, value, log_gate))) = (self.prefix, gradient.prefix) {

@@ -51,7 +51,6 @@ pub fn step_speed(backbone: &Backbone, shape: &StepShape) -> Result<StepSpeed, T
     let mut set = ParameterSet::new(backbone.device());
     methods.initialize_cold(SEED, &mut set);
     let mut optimizer = AdamW::default();
-    let stepper = Stepper { backbone, methods: &methods, steps: |_| true };
     let (mut seconds, mut losses) = (Vec::new(), Vec::new());
     for index in 0..shape.warmup + shape.steps {
         let batch = random_batch(backbone.config().vocab_size, shape, index as u64);
@@ -61,6 +60,7 @@ pub fn step_speed(backbone: &Backbone, shape: &StepShape) -> Result<StepSpeed, T
             betas: (0.9, 0.999),
             weight_decay: 0.0,
         };
+        let stepper = Stepper { backbone, methods: &methods, steps: |_| true, done: index as u64 };
         let taken = stepper.step(&mut set, &mut optimizer, &[(index as u64, batch)], SEED, 1.0, rule);
         let taken = taken.map_err(|(what, value)| TrainError::NotFinite {
             step: index as u64 + 1,

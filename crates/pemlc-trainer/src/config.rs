@@ -1,12 +1,14 @@
 //! The run file.
 
+mod ada_lora;
 mod low_rank;
 mod method_name;
 mod prefix;
 mod prompt;
 mod search;
 
-pub use low_rank::{CPolyConfig, MoeLoraConfig, MtlLoraConfig, MultiLoraConfig, PolyConfig};
+pub use ada_lora::AdaLoraConfig;
+pub use low_rank::{CPolyConfig, DoraConfig, MoeLoraConfig, MtlLoraConfig, MultiLoraConfig, PolyConfig};
 pub use method_name::MethodName;
 pub use prefix::{AfterSearch, PrefixConfig, PrefixInit, PrefixSharing, Relaxation, Update};
 pub use prompt::{FactorInit, PromptConfig, PromptEncoder, PromptInit};
@@ -43,6 +45,12 @@ pub struct RunConfig {
     /// Low-rank deltas.
     #[serde(default)]
     pub lora: LoraConfig,
+    /// DoRA.
+    #[serde(default)]
+    pub dora: DoraConfig,
+    /// AdaLoRA.
+    #[serde(default)]
+    pub adalora: AdaLoraConfig,
     /// MTL-LoRA.
     #[serde(default)]
     pub mtl_lora: MtlLoraConfig,
@@ -175,6 +183,15 @@ pub enum LoraSharing {
 }
 
 impl LoraSharing {
+    /// Name as in a run file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::PerTask => "per_task",
+            Self::Both => "both",
+        }
+    }
+
     /// Whether one delta serves all tasks.
     pub fn has_shared(self) -> bool {
         self != Self::PerTask
@@ -322,7 +339,7 @@ impl RunConfig {
         if !(0.0..1.0).contains(&lora.dropout) {
             return fail("lora.dropout", lora.dropout.to_string(), "at least 0 and below 1");
         }
-        if let Some((key, value, expected)) = self.low_rank_fault() {
+        if let Some((key, value, expected)) = self.low_rank_fault().or_else(|| self.adalora.fault()) {
             return fail(key, value, &expected);
         }
         if lora.targets.is_empty() {

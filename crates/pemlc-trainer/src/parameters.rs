@@ -52,6 +52,17 @@ impl ParameterSet {
         self.parameters.insert(name.into(), Parameter { group, shape: shape.to_vec(), value });
     }
 
+    /// Adds or replaces `name`, a vector on the set's device.
+    pub(crate) fn put(&mut self, name: impl Into<String>, group: Group, value: Tensor<1>) {
+        let shape = value.dims().to_vec();
+        self.parameters.insert(name.into(), Parameter { group, shape, value });
+    }
+
+    /// The flat values of `name`, where they are.
+    pub(crate) fn vector(&self, name: &str) -> Option<Tensor<1>> {
+        self.parameters.get(name).map(|parameter| parameter.value.clone())
+    }
+
     /// Removes every parameter for which `keep` answers false.
     pub fn retain(&mut self, keep: impl Fn(&str) -> bool) {
         self.parameters.retain(|name, _| keep(name));

@@ -56,6 +56,10 @@ fn a_stopped_run_of_other_methods_ends_bitwise_too() {
     stop_and_resume(&format!("method = \"lora+prompt\"\n{PEML}"));
     // Methods that draw random numbers at every step.
     stop_and_resume(&format!("method = \"poly\"\n{PEML}"));
+    stop_and_resume(&format!("method = \"dora\"\n{}", PEML.replace("both", "shared")));
+    // Stopped after it has let go of triplets, before they have settled.
+    let ranks = "[adalora]\ninitial_rank = 4\ntarget_rank = 1\ninterval = 1";
+    stop_and_resume(&format!("method = \"adalora\"\n{PEML}{ranks}"));
     for relaxation in ["gumbel", "straight_through"] {
         let search = format!("search_steps = 4\nsearch_warmup_steps = 1\nrelaxation = \"{relaxation}\"");
         stop_and_resume(&PEML.replace("search_steps = 4", &search));

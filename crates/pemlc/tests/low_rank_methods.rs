@@ -9,6 +9,9 @@ fn every_exported_method_answers_as_the_trainer() {
     let runtimes = if tiny::has_onnx_runtime() { "ort-cpu,tract" } else { "tract" };
     for settings in [
         &["method=rslora", "lora.sharing=per_task"][..],
+        &["method=dora", "lora.sharing=shared"],
+        &["method=dora", "lora.sharing=shared", "dora.full_gradient=true", "training.base_dtype=bf16"],
+        &["method=adalora", "adalora.initial_rank=4", "adalora.target_rank=2", "adalora.interval=1"],
         &["method=mtl-lora"],
         &["method=multilora"],
         &["method=moelora", "moe_lora.experts=2"],

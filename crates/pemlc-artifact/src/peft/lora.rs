@@ -7,13 +7,15 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// The two factors of one projection's delta `(alpha / rank) B A`.
+/// The two factors of one projection's delta `(alpha / rank) B A`, and DoRA's magnitudes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoraWeights {
     /// A, `[rank, in]`.
     pub a: Vec<f32>,
     /// B, `[out, rank]`.
     pub b: Vec<f32>,
+    /// Norms that the rows of `W + (alpha / rank) B A` are given, `[out]` (DoRA); without, they have what they have.
+    pub magnitude: Option<Vec<f32>>,
 }
 
 /// One LoRA adapter.
@@ -32,8 +34,7 @@ pub struct LoraAdapter {
 }
 
 /// Options of PEFT's LoRA that change the arithmetic beyond `(alpha / rank) B A` on the seven projections.
-const REFUSED: [&str; 15] = [
-    "use_dora",
+const REFUSED: [&str; 14] = [
     "use_qalora",
     "use_bdlora",
     "fan_in_fan_out",
@@ -64,6 +65,9 @@ impl LoraAdapter {
             let [a, b] = names(*layer, *projection);
             map.insert(a, NamedTensor::f32([self.rank, inputs], weights.a.clone()));
             map.insert(b, NamedTensor::f32([outputs, self.rank], weights.b.clone()));
+            if let Some(magnitude) = &weights.magnitude {
+                map.insert(magnitude_name(*layer, *projection), NamedTensor::f32([outputs], magnitude.clone()));
+            }
         }
         tensors::write_with_metadata(&directory.join(WEIGHTS), &map, &[("format", "pt")])?;
         let targets: Vec<&str> = self.targets().into_iter().map(Projection::name).collect();
@@ -82,7 +86,7 @@ impl LoraAdapter {
                 "fan_in_fan_out": false,
                 "init_lora_weights": true,
                 "use_rslora": false,
-                "use_dora": false,
+                "use_dora": self.weights.values().any(|weights| weights.magnitude.is_some()),
                 "modules_to_save": null,
                 "rank_pattern": {},
                 "alpha_pattern": {},
@@ -102,6 +106,7 @@ impl LoraAdapter {
         }
         let rank = config.integer("r")?;
         let scale = if config.is_set("use_rslora") { (rank as f64).sqrt() } else { 1.0 };
+        let has_magnitudes = config.is_set("use_dora");
         let path = directory.join(WEIGHTS);
         let mut file = Taking::open(&path)?;
         let mut weights = BTreeMap::new();
@@ -110,8 +115,10 @@ impl LoraAdapter {
                 let [a, b] = names(layer, projection);
                 if file.tensors.contains_key(&a) || file.tensors.contains_key(&b) {
                     let (inputs, outputs) = projection.features(model);
-                    let factors = LoraWeights { a: file.f32(&a, &[rank, inputs])?, b: file.f32(&b, &[outputs, rank])? };
-                    weights.insert((layer, projection), factors);
+                    let (a, b) = (file.f32(&a, &[rank, inputs])?, file.f32(&b, &[outputs, rank])?);
+                    let name = magnitude_name(layer, projection);
+                    let magnitude = has_magnitudes.then(|| file.f32(&name, &[outputs])).transpose()?;
+                    weights.insert((layer, projection), LoraWeights { a, b, magnitude });
                 }
             }
         }
@@ -144,6 +151,11 @@ fn names(layer: usize, projection: Projection) -> [String; 2] {
     ["A", "B"].map(|factor| format!("base_model.model.{module}.lora_{factor}.weight"))
 }
 
+/// Name of DoRA's magnitudes as PEFT saves them.
+fn magnitude_name(layer: usize, projection: Projection) -> String {
+    format!("base_model.model.{}.lora_magnitude_vector", projection.module(layer))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::tests::model;
@@ -156,7 +168,10 @@ mod tests {
             for projection in [Projection::QProj, Projection::DownProj] {
                 let (inputs, outputs) = projection.features(&model);
                 let numbers = |count: usize| (0..count).map(|n| n as f32 * 0.5).collect::<Vec<_>>();
-                weights.insert((layer, projection), LoraWeights { a: numbers(2 * inputs), b: numbers(outputs * 2) });
+                weights.insert(
+                    (layer, projection),
+                    LoraWeights { a: numbers(2 * inputs), b: numbers(outputs * 2), magnitude: None },
+                );
             }
         }
         LoraAdapter { rank: 2, alpha: 4.0, dropout: 0.0, base_model: "tiny".to_owned(), weights }
@@ -200,6 +215,23 @@ base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight
     }
 
     #[test]
+    fn magnitudes_are_those_of_dora() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut adapter = adapter();
+        for ((_, projection), weights) in &mut adapter.weights {
+            weights.magnitude = Some((0..projection.features(&model()).1).map(|n| n as f32).collect());
+        }
+        adapter.write(folder.path(), &model()).unwrap();
+        assert_eq!(LoraAdapter::read(folder.path(), &model()).unwrap(), adapter);
+        let names: Vec<String> = tensors::read(&folder.path().join(WEIGHTS)).unwrap().into_keys().collect();
+        assert!(names.contains(&"base_model.model.model.layers.0.mlp.down_proj.lora_magnitude_vector".to_owned()));
+        // Without the option they would be left out in silence.
+        change(folder.path(), |config| config["use_dora"] = json!(false));
+        let error = LoraAdapter::read(folder.path(), &model()).unwrap_err().to_string();
+        assert!(error.contains("lora_magnitude_vector"), "{error}");
+    }
+
+    #[test]
     fn rank_stabilised_scale_becomes_alpha() {
         let folder = tempfile::tempdir().unwrap();
         adapter().write(folder.path(), &model()).unwrap();
@@ -219,6 +251,7 @@ base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight
         };
         insta::assert_snapshot!(
             [
+                error(&|config| config["lora_bias"] = json!(true)),
                 error(&|config| config["use_dora"] = json!(true)),
                 error(&|config| config["alpha_pattern"] = json!({"q_proj": 3})),
                 error(&|config| config["bias"] = json!("all")),
@@ -227,7 +260,8 @@ base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight
                 error(&|config| config["target_modules"] = json!(["q_proj", "k_proj"])),
             ]
             .join("\n"), @r#"
-FOLDER/adapter_config.json: `use_dora` is set; adapters with it cannot be read
+FOLDER/adapter_config.json: `lora_bias` is set; adapters with it cannot be read
+FOLDER/adapter_model.safetensors: tensor `base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector` is missing
 FOLDER/adapter_config.json: `alpha_pattern` is set; adapters with it cannot be read
 FOLDER/adapter_config.json: `bias` is "all"; `none` can be read
 FOLDER/adapter_model.safetensors: tensor `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight` is f32 [2, 8], expected f32 [3, 8]

@@ -51,6 +51,11 @@ pub(super) fn evaluate<'a>(
             add_product(&mut values, floats(down)?, floats(up)?, down.shape().last().copied().unwrap_or_default());
             Ok(Cow::Owned(values))
         }
+        Expression::ColumnNorms { base, norms } => {
+            let mut values = evaluate(base, checkpoint)?.into_owned();
+            set_column_norms(&mut values, floats(norms)?);
+            Ok(Cow::Owned(values))
+        }
     }
 }
 
@@ -108,6 +113,21 @@ fn add_product(values: &mut [f32], down: &[f32], up: &[f32], rank: usize) {
     }
 }
 
+/// Scales the columns of `values [in, out]` to the lengths `norms [out]`. Lengths are summed in f64; a column of zeros stays.
+fn set_column_norms(values: &mut [f32], norms: &[f32]) {
+    let mut squares = vec![0.0; norms.len()];
+    for row in values.chunks_exact(norms.len().max(1)) {
+        for (sum, value) in squares.iter_mut().zip(row) {
+            *sum += f64::from(*value) * f64::from(*value);
+        }
+    }
+    let scale = |(norm, sum): (&f32, &f64)| if *sum == 0.0 { 0.0 } else { (f64::from(*norm) / sum.sqrt()) as f32 };
+    let scales: Vec<f32> = norms.iter().zip(&squares).map(scale).collect();
+    for row in values.chunks_exact_mut(norms.len().max(1)) {
+        row.iter_mut().zip(&scales).for_each(|(value, scale)| *value *= scale);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,5 +146,12 @@ mod tests {
         let mut values = vec![1.0; 4];
         add_product(&mut values, &[1.0, 2.0], &[10.0, 20.0], 1);
         assert_eq!(values, [11.0, 21.0, 21.0, 41.0]);
+    }
+
+    #[test]
+    fn columns_get_their_norms() {
+        let mut values = vec![3.0, 0.0, 1.0, 4.0, 0.0, 0.0];
+        set_column_norms(&mut values, &[10.0, 7.0, 2.0]);
+        assert_eq!(values, [6.0, 0.0, 2.0, 8.0, 0.0, 0.0]);
     }
 }

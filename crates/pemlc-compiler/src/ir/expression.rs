@@ -28,6 +28,13 @@ pub enum Expression {
         /// `[rank, out]`.
         up: Arc<Tensor>,
     },
+    /// `base` with its columns brought to the lengths `norms`, in f32: `base * norms / ||base||`.
+    ColumnNorms {
+        /// `[in, out]`.
+        base: Box<Expression>,
+        /// `[out]`.
+        norms: Arc<Tensor>,
+    },
 }
 
 impl Expression {
@@ -61,6 +68,17 @@ impl Expression {
                 if !fits || !floats {
                     let (down, up) = (down.value_type(), up.value_type());
                     return Err(format!("cannot add the product of {down} and {up} to {base}"));
+                }
+                Ok(base)
+            }
+            Self::ColumnNorms { base, norms } => {
+                let base = base.value_type()?;
+                let fits = match (base.fixed_shape().as_deref(), norms.shape()) {
+                    (Some([_, columns]), [count]) => columns == count,
+                    _ => false,
+                };
+                if !fits || base.dtype != DType::F32 || norms.as_f32().is_none() {
+                    return Err(format!("cannot bring the columns of {base} to norms {}", norms.value_type()));
                 }
                 Ok(base)
             }

@@ -40,5 +40,6 @@ fn describe(expression: &Expression) -> String {
             let _ = write!(text, " + low_rank({rank})");
             text
         }
+        Expression::ColumnNorms { base, .. } => format!("column_norms({})", describe(base)),
     }
 }

@@ -5,6 +5,7 @@ use super::task_switch::TaskSwitch;
 use crate::ir::{Expression, IrError, ValueId};
 use crate::normal_form::NormalForm;
 use pemlc_artifact::{ModelConfig, Projection};
+use std::sync::Arc;
 
 /// The readable path of a projection in the graph, for instance `layers.3.attention.q_proj`.
 pub(crate) fn path(layer: usize, projection: Projection) -> String {
@@ -17,7 +18,8 @@ pub(crate) fn path(layer: usize, projection: Projection) -> String {
 
 /// `x (W + dW_shared)^T + b + x A_t^T B_t^T` for `x` `[batch, sequence, in]`.
 ///
-/// The shared delta is lowered as it stands; the pass `fold_shared_delta` moves it into the weight.
+/// The shared delta is lowered as it stands; the pass `fold_shared_delta` moves it into the weight. With magnitudes it is part of the
+/// weight from the start: they belong to the sum of both.
 pub(crate) fn project(
     builder: &mut Builder,
     config: &ModelConfig,
@@ -29,7 +31,9 @@ pub(crate) fn project(
     let name = path(layer, projection);
     let module = projection.module(layer);
     let (inputs, outputs) = projection.features(config);
-    let shared = normal_form.shared.get(&(layer, projection));
+    let magnitude = normal_form.magnitudes.get(&(layer, projection));
+    let merged = normal_form.shared.get(&(layer, projection)).filter(|_| magnitude.is_some());
+    let shared = normal_form.shared.get(&(layer, projection)).filter(|_| magnitude.is_none());
     let private = normal_form.private.get(&(layer, projection));
     let bias = config.has_qkv_bias() && matches!(projection, Projection::QProj | Projection::KProj | Projection::VProj);
     // The last term's sum carries the projection's plain name.
@@ -41,7 +45,15 @@ pub(crate) fn project(
     };
 
     let weight = Expression::Checkpoint { name: format!("{module}.weight"), shape: vec![outputs, inputs] };
-    let weight = builder.weight(format!("{name}.weight"), Expression::Transpose(Box::new(weight)))?;
+    let mut weight = Expression::Transpose(Box::new(weight));
+    if let Some(delta) = merged {
+        let (down, up) = (Arc::clone(&delta.down), Arc::clone(&delta.up));
+        weight = Expression::AddLowRank { base: Box::new(weight), down, up };
+    }
+    if let Some(norms) = magnitude {
+        weight = Expression::ColumnNorms { base: Box::new(weight), norms: Arc::clone(norms) };
+    }
+    let weight = builder.weight(format!("{name}.weight"), weight)?;
     let mut y = builder.matmul(title("base"), x, weight)?;
     if let Some(delta) = shared {
         let down = builder.constant(format!("{name}.shared_a"), &delta.down)?;

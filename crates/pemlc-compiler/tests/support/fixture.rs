@@ -29,6 +29,8 @@ pub struct Spec {
     pub tied: bool,
     pub tasks: usize,
     pub shared: bool,
+    /// Whether the shared delta has magnitudes.
+    pub magnitudes: bool,
     pub private: bool,
     pub prefix: Option<PrefixKind>,
     pub prefix_per_task: bool,
@@ -41,6 +43,7 @@ impl Default for Spec {
             tied: true,
             tasks: 3,
             shared: false,
+            magnitudes: false,
             private: false,
             prefix: None,
             prefix_per_task: true,
@@ -76,7 +79,11 @@ impl Fixture {
 
         let paths = RunPaths::new(folder.path().join("run"));
         let mut numbers = Numbers::new(11);
-        let shared = spec.shared.then(|| adapter(&config, &mut numbers));
+        let mut shared = spec.shared.then(|| adapter(&config, &mut numbers));
+        for ((_, projection), weights) in shared.iter_mut().flat_map(|adapter| &mut adapter.weights) {
+            let outputs = projection.features(&config).1;
+            weights.magnitude = spec.magnitudes.then(|| (0..outputs).map(|_| 1.0 + numbers.small(300)).collect());
+        }
         if let Some(adapter) = &shared {
             adapter.write(&paths.shared_lora(), &config).unwrap();
         }
@@ -209,7 +216,7 @@ fn adapter(config: &ModelConfig, numbers: &mut Numbers) -> LoraAdapter {
             let (inputs, outputs) = projection.features(config);
             let mut matrix = |count: usize| (0..count).map(|_| numbers.small(300)).collect();
             let (a, b) = (matrix(RANK * inputs), matrix(outputs * RANK));
-            weights.insert((layer, projection), LoraWeights { a, b });
+            weights.insert((layer, projection), LoraWeights { a, b, magnitude: None });
         }
     }
     LoraAdapter { rank: RANK, alpha: ALPHA, dropout: 0.0, base_model: "tiny".to_owned(), weights }

@@ -3,7 +3,7 @@
 use super::fixture::Fixture;
 use super::weights::floats;
 use pemlc_artifact::Projection;
-use pemlc_artifact::peft::LoraAdapter;
+use pemlc_artifact::peft::{LoraAdapter, LoraWeights};
 
 /// Logits `[tokens][vocabulary]` of `tokens` for `task`, or of the untouched base model.
 pub fn logits(fixture: &Fixture, task: Option<usize>, tokens: &[i64]) -> Vec<Vec<f64>> {
@@ -51,32 +51,56 @@ fn rms_norm(fixture: &Fixture, weight: &str, x: &[Vec<f64>]) -> Vec<Vec<f64>> {
         .collect()
 }
 
-/// `x W^T + b + s x A^T B^T` for the shared delta and the task's own.
+/// `x W^T + b + s x A^T B^T` for the shared delta and the task's own; magnitudes scale the base with its shared delta.
 fn project(fixture: &Fixture, task: Option<usize>, site: (usize, Projection), x: &[Vec<f64>]) -> Vec<Vec<f64>> {
     let module = site.1.module(site.0);
     let weight = floats(&fixture.weights, &format!("{module}.weight"));
     let bias = fixture.weights.contains_key(&format!("{module}.bias"));
-    let adapters: Vec<&LoraAdapter> = match task {
-        Some(task) => fixture.shared.iter().chain(fixture.private.get(task)).collect(),
-        None => Vec::new(),
+    let adapters = |task: usize| (fixture.shared.as_ref(), fixture.private.get(task));
+    let (shared, private) = task.map_or((None, None), adapters);
+    let add = |adapter: &LoraAdapter, row: &[f64], y: &mut [f64]| {
+        let weights = &adapter.weights[&site];
+        let scale = adapter.alpha / adapter.rank as f64;
+        let inner: Vec<f64> = weights.a.chunks_exact(row.len()).map(|a| dot(a, row)).collect();
+        let outer = weights.b.chunks_exact(adapter.rank).map(|b| scale * dot(b, &inner));
+        y.iter_mut().zip(outer).for_each(|(y, change)| *y += change);
     };
     x.iter()
         .map(|row| {
             let mut y: Vec<f64> = weight.chunks_exact(row.len()).map(|w| dot(w, row)).collect();
+            if let Some(adapter) = shared {
+                add(adapter, row, &mut y);
+                if let Some(magnitude) = &adapter.weights[&site].magnitude {
+                    let norms = row_norms(adapter, site, weight, row.len());
+                    y.iter_mut().zip(magnitude).zip(norms).for_each(|((y, m), n)| *y *= f64::from(*m) / n);
+                }
+            }
             if bias {
                 let bias = floats(&fixture.weights, &format!("{module}.bias"));
                 y.iter_mut().zip(bias).for_each(|(y, b)| *y += f64::from(*b));
             }
-            for adapter in &adapters {
-                let weights = &adapter.weights[&site];
-                let scale = adapter.alpha / adapter.rank as f64;
-                let inner: Vec<f64> = weights.a.chunks_exact(row.len()).map(|a| dot(a, row)).collect();
-                let outer = weights.b.chunks_exact(adapter.rank).map(|b| scale * dot(b, &inner));
-                y.iter_mut().zip(outer).for_each(|(y, change)| *y += change);
+            if let Some(adapter) = private {
+                add(adapter, row, &mut y);
             }
             y
         })
         .collect()
+}
+
+/// Norms of the rows of `W + s B A`.
+fn row_norms(adapter: &LoraAdapter, site: (usize, Projection), weight: &[f32], inputs: usize) -> Vec<f64> {
+    let LoraWeights { a, b, .. } = &adapter.weights[&site];
+    let scale = adapter.alpha / adapter.rank as f64;
+    let rows = weight.chunks_exact(inputs).zip(b.chunks_exact(adapter.rank));
+    rows.map(|(row, b)| {
+        let entry = |(input, value): (usize, &f32)| {
+            let product: f64 =
+                b.iter().enumerate().map(|(r, b)| f64::from(*b) * f64::from(a[r * inputs + input])).sum();
+            (f64::from(*value) + scale * product).powi(2)
+        };
+        row.iter().enumerate().map(entry).sum::<f64>().sqrt()
+    })
+    .collect()
 }
 
 fn rotate(fixture: &Fixture, position: usize, head: &[f64]) -> Vec<f64> {

@@ -4,6 +4,8 @@ use super::Backbone;
 use super::head::{Query, TokenScore};
 use super::input::{Geometry, Input};
 use super::layer::{Place, Saved};
+use super::linear;
+use super::magnitude::Ready;
 use super::prompt;
 use super::self_attention::KeysValues;
 use super::shard::{self, Shard};
@@ -22,33 +24,37 @@ impl Backbone {
         adaptation: &Adaptation,
         scale: f32,
     ) -> (f64, AdaptationGradient) {
-        let adaptation = adaptation.constant(self.dtype);
-        let parts = shard::each(&self.shards(input, queries), |shard| self.shard_gradient(shard, &adaptation, scale));
+        let ready = self.ready(adaptation, self.dtype);
+        let parts = shard::each(&self.shards(input, queries), |shard| self.shard_gradient(shard, &ready, scale));
         let add = |(loss, gradient): (f64, AdaptationGradient), (more, part)| (loss + more, gradient.add(part));
         parts.into_iter().reduce(add).unwrap_or_default()
     }
 
-    /// `adaptation` is constant.
-    pub(super) fn shard_gradient(
-        &self,
-        shard: &Shard<'_>,
-        adaptation: &Adaptation,
-        scale: f32,
-    ) -> (f64, AdaptationGradient) {
+    pub(super) fn shard_gradient(&self, shard: &Shard<'_>, ready: &Ready, scale: f32) -> (f64, AdaptationGradient) {
+        let adaptation = &ready.adaptation;
         let geometry = Geometry::new(self, shard, self.dtype, prompt::length(adaptation));
         let mut saved: Vec<Saved> = Vec::with_capacity(self.layers.len());
-        let x = self.run(&geometry, adaptation, &mut |layer| saved.push(layer), &mut |_| {});
+        let x = self.run(&geometry, ready, &mut |layer| saved.push(layer), &mut |_| {});
         let (loss, gradient) = self.loss(x, &shard.queries, scale);
         let mut gradient = prompt::detach_backward(gradient, &geometry);
-        let mut deltas: BTreeMap<(usize, Projection), _> = BTreeMap::new();
+        let (mut deltas, mut magnitudes) = (BTreeMap::new(), BTreeMap::new());
         let mut prefix = Vec::with_capacity(self.layers.len());
         for (index, (weights, saved)) in self.layers.iter().zip(saved).enumerate().rev() {
-            let place = Place { index, config: &self.config, geometry: &geometry, adaptation };
+            let place = Place::new(index, &self.config, &geometry, ready);
             let mut of_layer = Vec::with_capacity(Projection::ALL.len());
             let (into_input, into_prefix) = weights.backward(saved, gradient, &place, &mut of_layer);
             gradient = into_input;
             prefix.extend(into_prefix);
-            deltas.extend(of_layer.into_iter().map(|(projection, gradients)| ((index, projection), gradients)));
+            for (projection, linear::Gradients { deltas: mut into_deltas, scale }) in of_layer {
+                let place = (index, projection);
+                let magnitude = adaptation.magnitudes.get(&place).zip(ready.scales.get(&place)).zip(scale);
+                if let Some(((magnitude, scale), into_scale)) = magnitude {
+                    let own = adaptation.deltas.get(&place).map_or(&[][..], Vec::as_slice);
+                    let into = scale.backward(self.weight(place), own, magnitude, into_scale, &mut into_deltas);
+                    magnitudes.insert(place, into);
+                }
+                deltas.insert(place, into_deltas);
+            }
         }
         prefix.reverse();
         let stack = |part: fn(&super::prefix::PrefixGradient) -> Tensor<4>| {
@@ -59,16 +65,16 @@ impl Backbone {
             (stack(|rows| rows.0.clone()), stack(|rows| rows.1.clone()), Tensor::stack::<3>(gates, 1))
         });
         let prompt = adaptation.prompt.as_ref().map(|prompt| prompt::gradient(gradient, prompt, &geometry));
-        (loss, AdaptationGradient { deltas, prefix, prompt })
+        (loss, AdaptationGradient { deltas, magnitudes, prefix, prompt })
     }
 
     /// What the model says of each queried token.
     pub fn score(&self, input: &Input<'_>, queries: &[Query], adaptation: &Adaptation) -> Vec<TokenScore> {
-        let adaptation = adaptation.constant(self.dtype);
+        let ready = self.ready(adaptation, self.dtype);
         let shards = self.shards(input, queries);
         let parts = shard::each(&shards, |shard| {
-            let geometry = Geometry::new(self, shard, self.dtype, prompt::length(&adaptation));
-            let x = self.run(&geometry, &adaptation, &mut drop, &mut |_| {});
+            let geometry = Geometry::new(self, shard, self.dtype, prompt::length(&ready.adaptation));
+            let x = self.run(&geometry, &ready, &mut drop, &mut |_| {});
             let scores = self.token_scores(x, &shard.queries);
             shard.places.iter().copied().zip(scores).collect::<Vec<_>>()
         });
@@ -104,21 +110,21 @@ impl Backbone {
         look: &mut dyn FnMut(KeysValues),
     ) -> Tensor<2> {
         let geometry = Geometry::new(self, &Shard::whole(input), dtype, prompt::length(adaptation));
-        self.run(&geometry, &adaptation.constant(dtype), &mut drop, look)
+        self.run(&geometry, &self.ready(adaptation, dtype), &mut drop, look)
     }
 
     /// The output of the last layer for the tokens, `[tokens, hidden]`, before the final normalisation.
     fn run(
         &self,
         geometry: &Geometry,
-        adaptation: &Adaptation,
+        ready: &Ready,
         save: &mut dyn FnMut(Saved),
         look: &mut dyn FnMut(KeysValues),
     ) -> Tensor<2> {
         let x = cast(self.embedding.clone().select(0, geometry.ids.clone()), geometry.dtype);
-        let mut x = prompt::attach(x, adaptation, geometry);
+        let mut x = prompt::attach(x, &ready.adaptation, geometry);
         for (index, weights) in self.layers.iter().enumerate() {
-            let place = Place { index, config: &self.config, geometry, adaptation };
+            let place = Place::new(index, &self.config, geometry, ready);
             let (y, saved) = weights.forward(x, &place, look);
             save(saved);
             x = y;

@@ -2,12 +2,14 @@
 
 use super::input::Geometry;
 use super::linear::{self, Linear};
+use super::magnitude::{Ready, Scale};
 use super::mlp;
 use super::prefix::PrefixGradient;
 use super::self_attention::{self, KeysValues};
 use crate::adaptation::{Adaptation, LowRank};
 use burn::tensor::Tensor;
 use pemlc_artifact::{ModelConfig, Projection};
+use std::collections::BTreeMap;
 
 /// Frozen weights of one layer.
 #[derive(Debug)]
@@ -31,6 +33,7 @@ pub(super) struct Place<'a> {
     pub(super) config: &'a ModelConfig,
     pub(super) geometry: &'a Geometry,
     pub(super) adaptation: &'a Adaptation,
+    pub(super) scales: &'a BTreeMap<(usize, Projection), Scale>,
 }
 
 /// What the backward pass needs.
@@ -39,7 +42,7 @@ pub(super) struct Saved {
     mlp: mlp::Saved,
 }
 
-/// Gradients of the deltas of each projection.
+/// Gradients of what each projection is adapted by.
 pub(super) type DeltaGradients = Vec<(Projection, linear::Gradients)>;
 
 impl Weights {
@@ -81,7 +84,7 @@ impl Weights {
         x: Tensor<2>,
         place: &Place<'_>,
     ) -> (Tensor<2>, linear::Saved) {
-        self.linear(projection).forward(x, place.deltas(projection), place.geometry)
+        self.linear(projection).forward(x, place.deltas(projection), place.scale(projection), place.geometry)
     }
 
     pub(super) fn project_backward(
@@ -92,10 +95,11 @@ impl Weights {
         gradient: Tensor<2>,
         place: &Place<'_>,
     ) -> (Tensor<2>, linear::Gradients) {
-        self.linear(projection).backward(x, place.deltas(projection), saved, gradient, place.geometry)
+        let (deltas, scale) = (place.deltas(projection), place.scale(projection));
+        self.linear(projection).backward(x, deltas, scale, saved, gradient, place.geometry)
     }
 
-    fn linear(&self, projection: Projection) -> &Linear {
+    pub(super) fn linear(&self, projection: Projection) -> &Linear {
         match projection {
             Projection::QProj => &self.query,
             Projection::KProj => &self.key,
@@ -108,7 +112,15 @@ impl Weights {
     }
 }
 
-impl Place<'_> {
+impl<'a> Place<'a> {
+    pub(super) fn new(index: usize, config: &'a ModelConfig, geometry: &'a Geometry, ready: &'a Ready) -> Self {
+        Self { index, config, geometry, adaptation: &ready.adaptation, scales: &ready.scales }
+    }
+
+    fn scale(&self, projection: Projection) -> Option<&Scale> {
+        self.scales.get(&(self.index, projection))
+    }
+
     fn deltas(&self, projection: Projection) -> &[LowRank] {
         self.adaptation.deltas.get(&(self.index, projection)).map_or(&[], Vec::as_slice)
     }

@@ -1,6 +1,7 @@
 //! A frozen projection with low-rank deltas, and its gradient.
 
 use super::input::Geometry;
+use super::magnitude::Scale;
 use super::wide;
 use crate::adaptation::{Dropout, LowRank, cast};
 use crate::random::Stream;
@@ -21,19 +22,31 @@ pub(super) struct Saved {
     low: Vec<Tensor<2>>,
     /// The mask of the inputs over the share that is kept, `[tokens, in]`.
     masks: Vec<Option<Tensor<2>>>,
+    /// The output before its scale, `[tokens, out]`.
+    unscaled: Option<Tensor<2>>,
 }
 
 /// Gradients of A and B of each delta.
-pub(super) type Gradients = Vec<(Tensor<3>, Tensor<3>)>;
+pub(super) type FactorGradients = Vec<(Tensor<3>, Tensor<3>)>;
+
+/// Gradients of what a projection is adapted by.
+pub(super) struct Gradients {
+    pub(super) deltas: FactorGradients,
+    /// Of its scale.
+    pub(super) scale: Option<Tensor<1>>,
+}
 
 impl Linear {
-    /// `x W^T + b + sum of deltas` for `x` `[tokens, in]`.
-    pub(super) fn forward(&self, x: Tensor<2>, deltas: &[LowRank], geometry: &Geometry) -> (Tensor<2>, Saved) {
+    /// `scale (x W^T + sum of deltas) + b` for `x` `[tokens, in]`.
+    pub(super) fn forward(
+        &self,
+        x: Tensor<2>,
+        deltas: &[LowRank],
+        scale: Option<&Scale>,
+        geometry: &Geometry,
+    ) -> (Tensor<2>, Saved) {
         let mut y = x.clone().matmul(cast(self.weight.clone(), x.dtype()).transpose());
-        if let Some(bias) = &self.bias {
-            y = y + cast(bias.clone(), x.dtype()).unsqueeze::<2>();
-        }
-        let mut saved = Saved { low: Vec::new(), masks: Vec::new() };
+        let mut saved = Saved { low: Vec::new(), masks: Vec::new(), unscaled: None };
         for delta in deltas {
             let mask = delta.dropout.as_ref().map(|dropout| mask(dropout, &x, geometry));
             let dropped = match &mask {
@@ -45,18 +58,31 @@ impl Linear {
             saved.low.push(low);
             saved.masks.push(mask);
         }
+        if let Some(scale) = scale {
+            saved.unscaled = Some(y.clone());
+            y = times_scale(y, scale);
+        }
+        if let Some(bias) = &self.bias {
+            y = y + cast(bias.clone(), x.dtype()).unsqueeze::<2>();
+        }
         (y, saved)
     }
 
-    /// Gradients with respect to `x` and to the deltas, given that with respect to `y`.
+    /// Gradients with respect to `x` and to what it is adapted by, given that with respect to `y`.
     pub(super) fn backward(
         &self,
         x: Tensor<2>,
         deltas: &[LowRank],
+        scale: Option<&Scale>,
         saved: Saved,
         gradient: Tensor<2>,
         geometry: &Geometry,
     ) -> (Tensor<2>, Gradients) {
+        let into_scale = saved.unscaled.map(|y| wide(gradient.clone() * y).sum_dim(0).squeeze_dim(0));
+        let gradient = match scale {
+            Some(scale) => times_scale(gradient, scale),
+            None => gradient,
+        };
         let mut total = gradient.clone().matmul(self.weight.clone());
         let mut gradients = Vec::with_capacity(deltas.len());
         for ((delta, low), mask) in deltas.iter().zip(saved.low).zip(saved.masks) {
@@ -75,8 +101,14 @@ impl Linear {
                     None => through,
                 };
         }
-        (total, gradients)
+        (total, Gradients { deltas: gradients, scale: into_scale })
     }
+}
+
+/// `y` `[tokens, out]` times a scale, which has at least 32 bits.
+fn times_scale(y: Tensor<2>, scale: &Scale) -> Tensor<2> {
+    let dtype = y.dtype();
+    cast(wide(y) * scale.value.clone().unsqueeze::<2>(), dtype)
 }
 
 /// `x M_t^T` by row; `x` `[tokens, k]`, `m` `[sets, n, k]`.

@@ -11,6 +11,7 @@ mod input;
 mod layer;
 mod linear;
 mod load;
+mod magnitude;
 mod mlp;
 mod norm;
 mod prefix;

@@ -89,6 +89,6 @@ impl Backbone {
         });
         let log_gate = Tensor::zeros([sets, keys.len(), length], (&self.device, DType::F32));
         let prefix = PrefixRows { key: Tensor::stack(keys, 1), value: Tensor::stack(values, 1), log_gate };
-        Adaptation { deltas: adaptation.deltas.clone(), prefix: Some(prefix), ..Adaptation::default() }
+        Adaptation { prefix: Some(prefix), prompt: None, ..adaptation.clone() }
     }
 }

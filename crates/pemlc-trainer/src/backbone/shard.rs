@@ -72,6 +72,13 @@ impl AdaptationGradient {
             };
             self.deltas.insert(place, sum);
         }
+        for (place, gradient) in other.magnitudes {
+            let sum = match self.magnitudes.remove(&place) {
+                Some(mine) => mine + gradient,
+                None => gradient,
+            };
+            self.magnitudes.insert(place, sum);
+        }
         self.prefix = match (self.prefix, other.prefix) {
             (Some(x), Some(y)) => Some((x.0 + y.0, x.1 + y.1, x.2 + y.2)),
             (x, y) => x.or(y),

@@ -1,3 +1,4 @@
+mod magnitude;
 mod prompt;
 
 use super::*;
@@ -145,11 +146,11 @@ fn a_low_rank_delta_is_that_of_peft() {
     let private = LowRank { a: delta.a.clone().repeat_dim(0, 3), b: delta.b.clone().repeat_dim(0, 3), ..delta.clone() };
     for delta in [delta, private] {
         let deltas = [delta];
-        let (y, saved) = linear.forward(x.clone(), &deltas, &geometry);
+        let (y, saved) = linear.forward(x.clone(), &deltas, None, &geometry);
         close(&host(y.clone()), &f32("expected", "output"), 2e-5);
-        let (into_x, into) = linear.backward(x.clone(), &deltas, saved, y, &geometry);
+        let (into_x, into) = linear.backward(x.clone(), &deltas, None, saved, y, &geometry);
         close(&host(into_x), &f32("grads", "x"), 2e-4);
-        let (a, b) = into.into_iter().next().unwrap();
+        let (a, b) = into.deltas.into_iter().next().unwrap();
         close(&host(a.sum_dim(0)), &f32("grads", "A"), 2e-4);
         close(&host(b.sum_dim(0)), &f32("grads", "B"), 2e-4);
     }
@@ -216,11 +217,10 @@ impl Case {
             value: tensor(values["value"].clone(), [sets, 2, 1, 3, 4]),
             log_gate: tensor(values["gate"].clone(), [sets, 2, 3]),
         };
+        let adaptation = Adaptation { deltas, magnitudes: self.magnitudes(values), ..Adaptation::default() };
         match values.get("prompt") {
-            Some(prompt) => {
-                Adaptation { deltas, prompt: Some(tensor(prompt.clone(), [sets, 3, 8])), ..Adaptation::default() }
-            }
-            None => Adaptation { deltas, prefix: Some(prefix), ..Adaptation::default() },
+            Some(prompt) => Adaptation { prompt: Some(tensor(prompt.clone(), [sets, 3, 8])), ..adaptation },
+            None => Adaptation { prefix: Some(prefix), ..adaptation },
         }
     }
 
@@ -240,6 +240,9 @@ fn by_name(gradient: AdaptationGradient) -> BTreeMap<String, Vec<f32>> {
     if let Some((key, value, gate)) = gradient.prefix {
         found.extend([("key", key), ("value", value)].map(|(name, rows)| (name.to_owned(), host(rows))));
         found.insert("gate".to_owned(), host(gate));
+    }
+    for ((layer, projection), magnitude) in gradient.magnitudes {
+        found.insert(format!("{layer}.{}.m", projection.name()), host(magnitude));
     }
     found.extend(gradient.prompt.map(|prompt| ("prompt".to_owned(), host(prompt))));
     found
@@ -295,7 +298,9 @@ fn shards_add_up_to_the_whole_batch_with_the_same_dropout() {
     let case = Case::new(Family::Llama, 2, 0.5);
     let (input, adaptation) = (case.input(), case.adaptation(&case.values));
     let shards: Vec<_> = (0..3).map(|row| shard::Shard::new(&input, row..row + 1, &case.queries)).collect();
-    let parts = shard::each(&shards, |shard| case.backbone.shard_gradient(shard, &adaptation, 1.0));
+    let parts = shard::each(&shards, |shard| {
+        case.backbone.shard_gradient(shard, &case.backbone.ready(&adaptation, DType::F32), 1.0)
+    });
     let (loss, gradient) = parts.into_iter().reduce(|x, y| (x.0 + y.0, x.1.add(y.1))).unwrap();
     let (whole_loss, whole) = case.loss(&case.values);
     assert!((loss - whole_loss).abs() < 1e-5, "{loss} {whole_loss}");

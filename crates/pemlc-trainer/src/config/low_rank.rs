@@ -1,9 +1,17 @@
 //! Settings of the multi-task low-rank methods. Rank, alpha, dropout and targets are those of `[lora]`.
 
-use super::{MethodName, RunConfig};
+use super::{LoraSharing, MethodName, RunConfig};
 use pemlc_artifact::ModelConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+/// `[dora]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DoraConfig {
+    /// Whether the gradient flows through the norms too; else they are taken as constants, as the paper proposes.
+    pub full_gradient: bool,
+}
 
 /// `[mtl_lora]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -110,6 +118,10 @@ impl RunConfig {
         if !(temperature.is_finite() && temperature > 0.0) {
             return Some(("mtl_lora.temperature", temperature.to_string(), "a number above 0".to_owned()));
         }
+        if self.method == MethodName::Dora && self.lora.sharing != LoraSharing::Shared {
+            let expected = "\"shared\": magnitudes scale the weight, which all tasks have in common".to_owned();
+            return Some(("lora.sharing", self.lora.sharing.name().to_owned(), expected));
+        }
         let (experts, rank) = (self.moe_lora.experts, self.lora.rank);
         if self.method == MethodName::MoeLora && !rank.is_multiple_of(experts) {
             return Some(("moe_lora.experts", experts.to_string(), format!("a divisor of lora.rank = {rank}")));
@@ -151,6 +163,10 @@ mod tests {
             "method = \"moelora\"\n[moe_lora]\nexperts = 3",
             "method = \"mtl-lora\"\n[mtl_lora]\ntemperature = 0.0",
             "method = \"poly\"\n[poly]\nskills = 0",
+            "method = \"dora\"\n[lora]\nsharing = \"both\"",
+            "method = \"adalora\"\n[adalora]\ntarget_rank = 13",
+            "method = \"adalora\"\n[adalora]\nfinal_fraction = 0.95",
+            "method = \"adalora\"\n[adalora]\ninterval = 0",
             "method = \"mtlora\"",
         ];
         insta::assert_snapshot!(found.map(refuse).join("\n"));

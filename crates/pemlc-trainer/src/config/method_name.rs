@@ -16,6 +16,12 @@ pub enum MethodName {
     /// LoRA scaled by alpha / sqrt(rank).
     #[serde(rename = "rslora")]
     RsLora,
+    /// LoRA for directions, and magnitudes.
+    #[serde(rename = "dora")]
+    Dora,
+    /// Singular value decompositions whose rank is spread by importance.
+    #[serde(rename = "adalora")]
+    AdaLora,
     /// Shared factors, with a matrix between them and a mixture for each task.
     #[serde(rename = "mtl-lora")]
     MtlLora,
@@ -59,10 +65,12 @@ pub enum MethodName {
 
 impl MethodName {
     /// Every method.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Peml,
         Self::Lora,
         Self::RsLora,
+        Self::Dora,
+        Self::AdaLora,
         Self::MtlLora,
         Self::MultiLora,
         Self::MoeLora,
@@ -84,6 +92,8 @@ impl MethodName {
             Self::Peml => "peml",
             Self::Lora => "lora",
             Self::RsLora => "rslora",
+            Self::Dora => "dora",
+            Self::AdaLora => "adalora",
             Self::MtlLora => "mtl-lora",
             Self::MultiLora => "multilora",
             Self::MoeLora => "moelora",

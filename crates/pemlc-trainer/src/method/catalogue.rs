@@ -38,6 +38,15 @@ fn entry(method: MethodName) -> Entry {
         ),
         MethodName::Lora => ("low-rank deltas", "2106.09685", BOTH, "r (in + out)"),
         MethodName::RsLora => ("LoRA scaled by alpha / sqrt(r)", "2312.03732", BOTH, "r (in + out)"),
+        MethodName::Dora => (
+            "LoRA for the directions of a weight's rows, and their lengths",
+            "2402.09353",
+            MERGED,
+            "r (in + out) + out",
+        ),
+        MethodName::AdaLora => {
+            ("a rank that moves to where it matters", "2303.10512", MERGED, "r (in + out + 1), r initial")
+        }
         MethodName::MtlLora => (
             "shared factors, a matrix between them and a mixture for each task",
             "2410.09437",

@@ -12,11 +12,11 @@ use pemlc_artifact::{ModelConfig, Projection};
 
 pub(super) struct Lora {
     config: LoraConfig,
-    model: ModelConfig,
+    pub(super) model: ModelConfig,
     tasks: usize,
 }
 
-const SHARED: &str = "shared";
+pub(super) const SHARED: &str = "shared";
 const PRIVATE: &str = "private";
 
 impl Lora {
@@ -30,7 +30,7 @@ impl Lora {
         Self::new(LoraConfig { alpha, ..config }, model, tasks)
     }
 
-    fn places(&self) -> impl Iterator<Item = (usize, Projection)> {
+    pub(super) fn places(&self) -> impl Iterator<Item = (usize, Projection)> {
         (0..self.model.num_hidden_layers)
             .flat_map(|layer| self.config.targets.iter().map(move |projection| (layer, *projection)))
     }
@@ -41,7 +41,17 @@ impl Lora {
         shared.into_iter().chain(self.config.sharing.has_private().then_some((PRIVATE, self.tasks))).collect()
     }
 
-    fn adapter(&self, set: &ParameterSet, kind: &str, index: usize, base_model: &str) -> LoraAdapter {
+    pub(super) fn record(&self) -> LoraRecord {
+        LoraRecord {
+            rank: self.config.rank,
+            alpha: self.config.alpha,
+            targets: self.config.targets.clone(),
+            shared: self.config.sharing.has_shared(),
+            per_task: self.config.sharing.has_private(),
+        }
+    }
+
+    pub(super) fn adapter(&self, set: &ParameterSet, kind: &str, index: usize, base_model: &str) -> LoraAdapter {
         let rank = self.config.rank;
         let weights = self.places().map(|(layer, projection)| {
             let (inputs, outputs) = projection.features(&self.model);
@@ -49,7 +59,10 @@ impl Lora {
             let part = |name: &str, size: usize| -> Vec<f32> {
                 set.values(name).into_iter().skip(index * size).take(size).collect()
             };
-            ((layer, projection), LoraWeights { a: part(&a, rank * inputs), b: part(&b, outputs * rank) })
+            (
+                (layer, projection),
+                LoraWeights { a: part(&a, rank * inputs), b: part(&b, outputs * rank), magnitude: None },
+            )
         });
         LoraAdapter {
             rank,
@@ -104,14 +117,7 @@ impl Method for Lora {
                 self.adapter(set, PRIVATE, index, to.base_model).write(&to.paths.task_lora(task), to.model)?;
             }
         }
-        let lora = LoraRecord {
-            rank: self.config.rank,
-            alpha: self.config.alpha,
-            targets: self.config.targets.clone(),
-            shared: sharing.has_shared(),
-            per_task: sharing.has_private(),
-        };
-        Ok(Record { lora: Some(lora), prefix: None })
+        Ok(Record { lora: Some(self.record()), prefix: None })
     }
 }
 

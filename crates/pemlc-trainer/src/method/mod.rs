@@ -4,6 +4,7 @@
 mod catalogue;
 mod cell;
 mod discretise;
+mod dora;
 mod encoder;
 #[cfg(test)]
 mod golden_tests;
@@ -27,6 +28,7 @@ use crate::adaptation::Adaptation;
 use crate::backbone::Backbone;
 use crate::config::{LoraConfig, MethodName, PrefixConfig, PrefixSharing, PromptInit, RunConfig};
 use crate::error::TrainError;
+use crate::optimizer::GradientMap;
 use crate::parameters::{Leaves, ParameterSet};
 use burn::tensor::Tensor;
 use pemlc_artifact::ModelConfig;
@@ -62,6 +64,10 @@ pub trait Method {
     fn architecture(&self) -> Option<Architecture> {
         None
     }
+
+    /// Called after each step with the number of steps done and the gradients that it took, clipped. What a method remembers of them
+    /// belongs into the set, so that checkpoints hold it.
+    fn observe(&self, _done: u64, _gradients: &GradientMap, _set: &mut ParameterSet) {}
 
     /// Called before each step, and after the last one, with the number of steps done. A method whose form changes during a run changes
     /// it here, and says so in words. Must depend on its arguments alone, or a resumed run would differ.
@@ -151,6 +157,11 @@ impl Methods {
             MethodName::RsLora => {
                 vec![Box::new(lora::Lora::rank_stabilized(config.lora.clone(), model.clone(), tasks))]
             }
+            MethodName::Dora => {
+                let lora = lora::Lora::new(config.lora.clone(), model.clone(), tasks);
+                vec![Box::new(dora::Dora { config: config.dora.clone(), lora })]
+            }
+            MethodName::AdaLora => vec![low_rank::ada_lora(config, model)],
             MethodName::MtlLora => vec![low_rank::mtl_lora(config, model)],
             MethodName::MultiLora => vec![low_rank::multi_lora(config, model)],
             MethodName::MoeLora => vec![low_rank::moe_lora(config, model)],
@@ -211,6 +222,10 @@ impl Methods {
 
     pub(crate) fn architecture(&self) -> Option<Architecture> {
         self.0.iter().find_map(|method| method.architecture())
+    }
+
+    pub(crate) fn observe(&self, done: u64, gradients: &GradientMap, set: &mut ParameterSet) {
+        self.0.iter().for_each(|method| method.observe(done, gradients, set));
     }
 
     /// What changed, in words.

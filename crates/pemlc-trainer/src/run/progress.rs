@@ -266,7 +266,7 @@ impl Progress {
         number: u64,
         steps: fn(Group) -> bool,
     ) -> Result<Taken, TrainError> {
-        let stepper = Stepper { backbone: &run.backbone, methods: &self.methods, steps };
+        let stepper = Stepper { backbone: &run.backbone, methods: &self.methods, steps, done: number };
         let accumulation = run.config.training.gradient_accumulation as u64;
         let batches: Vec<_> = (0..accumulation)
             .map(|index| (number * accumulation + index, mixer.batch(number * accumulation + index)))

@@ -23,7 +23,6 @@ pub(crate) fn lora_step_seconds(run: &Prepared, mixers: &Mixers) -> Option<f64> 
     let mut set = ParameterSet::new(run.backbone.device());
     methods.initialize_cold(run.config.seed, &mut set);
     let mut optimizer = AdamW::default();
-    let stepper = Stepper { backbone: &run.backbone, methods: &methods, steps: |_| true };
     let accumulation = run.config.training.gradient_accumulation as u64;
     let rule = Rule { learning_rate: run.config.training.learning_rate, betas: (0.9, 0.999), weight_decay: 0.0 };
     let mut seconds = 0.0;
@@ -32,6 +31,7 @@ pub(crate) fn lora_step_seconds(run: &Prepared, mixers: &Mixers) -> Option<f64> 
         let first = index.saturating_sub(1) * (steps / TIMED) * accumulation;
         let batches: Vec<_> =
             (first..first + accumulation).map(|batch| (batch, mixers.weights(false).batch(batch))).collect();
+        let stepper = Stepper { backbone: &run.backbone, methods: &methods, steps: |_| true, done: index };
         let start = Instant::now();
         let clip = run.config.training.gradient_clip;
         stepper.step(&mut set, &mut optimizer, &batches, run.config.seed, clip, |_| rule).ok()?;

@@ -14,6 +14,8 @@ pub(crate) struct Stepper<'a> {
     pub(crate) methods: &'a Methods,
     /// Which parameters it steps.
     pub(crate) steps: fn(Group) -> bool,
+    /// Steps before this one.
+    pub(crate) done: u64,
 }
 
 /// What a step was.
@@ -67,7 +69,9 @@ impl Stepper<'_> {
         if !norm.is_finite() {
             return Err(("gradient norm", norm));
         }
-        optimizer.step(set, optimizer::clip(total, norm, clip), rule);
+        let gradients = optimizer::clip(total, norm, clip);
+        optimizer.step(set, gradients.clone(), rule);
+        self.methods.observe(self.done + 1, &gradients, set);
         Ok(Taken { loss, norm, tokens })
     }
 

@@ -27,7 +27,9 @@ fn shards_with_a_prompt_add_up_to_the_whole_batch_with_the_same_dropout() {
     let case = Case::new(Family::Llama, 2, 0.5).with_prompt(1);
     let (input, adaptation) = (case.input(), case.adaptation(&case.values));
     let shards: Vec<_> = (0..3).map(|row| shard::Shard::new(&input, row..row + 1, &case.queries)).collect();
-    let parts = shard::each(&shards, |shard| case.backbone.shard_gradient(shard, &adaptation, 1.0));
+    let parts = shard::each(&shards, |shard| {
+        case.backbone.shard_gradient(shard, &case.backbone.ready(&adaptation, DType::F32), 1.0)
+    });
     let (loss, gradient) = parts.into_iter().reduce(|x, y| (x.0 + y.0, x.1.add(y.1))).unwrap();
     let (whole_loss, whole) = case.loss(&case.values);
     assert!((loss - whole_loss).abs() < 1e-5, "{loss} {whole_loss}");

@@ -46,7 +46,8 @@ fn product([a, b]: &[Tensor<3>; 2], set: usize, scale: f64) -> Tensor<2> {
     of_set(b).matmul(of_set(a)) * scale as f32
 }
 
-const METHODS: [&str; 7] = [
+const METHODS: [&str; 8] = [
+    "method = \"adalora\"\n[adalora]\ninitial_rank = 4\ntarget_rank = 2",
     "method = \"mtl-lora\"\n[lora]\nrank = 3",
     "method = \"mtl-lora\"\n[mtl_lora]\ndiagonal = true",
     "method = \"multilora\"\n[multi_lora]\nparallel = 2",
@@ -57,7 +58,7 @@ const METHODS: [&str; 7] = [
 ];
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(28))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn adapters_are_the_deltas_of_training(which in 0..METHODS.len(), seed in any::<u32>()) {

@@ -2,7 +2,7 @@
 //! half its square.
 
 use super::*;
-use crate::config::{CPolyConfig, MoeLoraConfig, MtlLoraConfig, MultiLoraConfig};
+use crate::config::{AdaLoraConfig, CPolyConfig, MoeLoraConfig, MtlLoraConfig, MultiLoraConfig};
 use crate::golden::{Golden, close};
 use burn::tensor::{Device, TensorData};
 use std::collections::BTreeMap;
@@ -94,6 +94,14 @@ fn rslora_is_that_of_peft() {
     for (name, theirs) in names.iter().zip(["A", "B"]) {
         close(&host(gradients[name].clone()), &golden.f32(&["grads", theirs]), GRADIENT);
     }
+}
+
+#[test]
+fn adalora_is_that_of_peft() {
+    let config = AdaLoraConfig { initial_rank: 4, ..AdaLoraConfig::default() };
+    let parts: [Part<'_>; 3] =
+        [("a", &[4, 8], "A", "A"), ("e", &[4, 1], "E_before_masking", "E"), ("b", &[6, 4], "B", "B")];
+    compare(&Golden::read("adalora.json"), &AdaLora { config, alpha: 8.0, steps: 100 }, BASE, &parts);
 }
 
 #[test]

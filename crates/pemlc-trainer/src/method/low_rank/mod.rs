@@ -1,6 +1,9 @@
 //! Multi-task low-rank methods. Whatever its parameters, such a method comes to pairs of factors at each projection, A `[sets, rank, in]`
 //! and B `[sets, out, rank]`, where a set is a task, or one set serves all: the normal form that the backbone trains and export writes.
 
+mod ada_lora;
+#[cfg(test)]
+mod ada_lora_tests;
 mod c_poly;
 #[cfg(test)]
 mod export_tests;
@@ -10,7 +13,9 @@ mod moe_lora;
 mod mtl_lora;
 mod multi_lora;
 mod poly;
+mod rank_allocation;
 
+use ada_lora::AdaLora;
 use c_poly::CPoly;
 use moe_lora::MoeLora;
 use mtl_lora::MtlLora;
@@ -21,6 +26,7 @@ use super::{Destination, Method, Moment, Record, lora};
 use crate::adaptation::{Adaptation, LowRank};
 use crate::config::{LoraConfig, PolyConfig, RunConfig};
 use crate::error::TrainError;
+use crate::optimizer::GradientMap;
 use crate::parameters::{Group, Leaves, ParameterSet, host};
 use crate::random::Stream;
 use burn::tensor::Tensor;
@@ -43,6 +49,20 @@ trait Factors {
     fn is_shared(&self) -> bool {
         false
     }
+
+    /// See [`Method::penalty`].
+    fn penalty(&self, _sites: &[Site], _parameters: &Leaves) -> Option<Tensor<1>> {
+        None
+    }
+
+    /// See [`Method::observe`].
+    fn observe(&self, _sites: &[Site], _done: u64, _gradients: &GradientMap, _set: &mut ParameterSet) {}
+}
+
+/// AdaLoRA.
+pub(super) fn ada_lora(config: &RunConfig, model: &ModelConfig) -> Box<dyn Method> {
+    let method = AdaLora { config: config.adalora.clone(), alpha: config.lora.alpha, steps: config.training.steps };
+    boxed(method, config, model)
 }
 
 /// MTL-LoRA.
@@ -142,9 +162,9 @@ impl<F: Factors> LowRankMethod<F> {
             let last = factor.dims()[0] - 1;
             host(factor.clone().narrow(0, index.min(last), 1))
         };
-        let weights = products
-            .iter()
-            .map(|(site, [a, b])| ((site.layer, site.projection), LoraWeights { a: of_set(a), b: of_set(b) }));
+        let weights = products.iter().map(|(site, [a, b])| {
+            ((site.layer, site.projection), LoraWeights { a: of_set(a), b: of_set(b), magnitude: None })
+        });
         let rank = rank(products);
         LoraAdapter {
             rank,
@@ -178,6 +198,14 @@ impl<F: Factors> Method for LowRankMethod<F> {
             adaptation.deltas.insert((site.layer, site.projection), deltas.map(delta).collect());
         }
         adaptation
+    }
+
+    fn penalty(&self, parameters: &Leaves, _moment: &Moment) -> Option<Tensor<1>> {
+        self.factors.penalty(&self.sites().collect::<Vec<_>>(), parameters)
+    }
+
+    fn observe(&self, done: u64, gradients: &GradientMap, set: &mut ParameterSet) {
+        self.factors.observe(&self.sites().collect::<Vec<_>>(), done, gradients, set);
     }
 
     fn export(&self, set: &ParameterSet, to: &Destination<'_>) -> Result<Record, TrainError> {
