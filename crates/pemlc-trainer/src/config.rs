@@ -7,7 +7,7 @@ mod prompt;
 mod search;
 
 pub use ada_lora::AdaLoraConfig;
-pub use low_rank::{CPolyConfig, DoraConfig, MoeLoraConfig, MtlLoraConfig, MultiLoraConfig, PolyConfig};
+pub use low_rank::{CPolyConfig, DoraConfig, MixLoraConfig, MoeLoraConfig, MtlLoraConfig, MultiLoraConfig, PolyConfig};
 pub use method_name::MethodName;
 pub use prompt::{FactorInit, PromptConfig, PromptEncoder, PromptInit};
 
@@ -59,6 +59,9 @@ pub struct RunConfig {
     /// MOELoRA.
     #[serde(default)]
     pub moe_lora: MoeLoraConfig,
+    /// MixLoRA.
+    #[serde(default)]
+    pub mixlora: MixLoraConfig,
     /// Poly and multi-head routing.
     #[serde(default)]
     pub poly: PolyConfig,

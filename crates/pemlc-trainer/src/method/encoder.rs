@@ -288,7 +288,7 @@ impl Method for Encoder {
         architecture.write(&to.paths.architecture())?;
         tensors::write(&to.paths.encoder(), &self.files(set, &architecture.edges))?;
         let rows = self.rows(&set.constants(), &Moment::Evaluation);
-        Ok(Record { lora: None, prefix: prefix_files::write(Some(rows), &self.shape, to)? })
+        Ok(Record { prefix: prefix_files::write(Some(rows), &self.shape, to)?, ..Record::default() })
     }
 }
 
