@@ -13,8 +13,8 @@ pub(super) struct Saved {
 }
 
 enum Inner {
-    Plain(feed_forward::Saved),
-    Experts(experts::Saved),
+    Plain(Box<feed_forward::Saved>),
+    Experts(Box<experts::Saved>),
 }
 
 pub(super) fn forward(weights: &Weights, x: Tensor<2>, place: &Place<'_>) -> (Tensor<2>, Saved) {
@@ -22,11 +22,11 @@ pub(super) fn forward(weights: &Weights, x: Tensor<2>, place: &Place<'_>) -> (Te
     let (change, inner) = match &place.adaptation.routing {
         Some(routing) => {
             let (change, saved) = experts::forward(weights, normalized.clone(), routing, place);
-            (change, Inner::Experts(saved))
+            (change, Inner::Experts(Box::new(saved)))
         }
         None => {
             let (change, saved) = feed_forward::forward(weights, normalized.clone(), place);
-            (change, Inner::Plain(saved))
+            (change, Inner::Plain(Box::new(saved)))
         }
     };
     (x.clone() + change, Saved { input: x, norm, normalized, inner })
@@ -43,12 +43,12 @@ pub(super) fn backward(
     let into_normalized = match (saved.inner, &place.adaptation.routing) {
         (Inner::Experts(experts), Some(routing)) => {
             let (into_x, of_experts) =
-                experts::backward(weights, normalized, experts, gradient.clone(), routing, place);
+                experts::backward(weights, normalized, *experts, gradient.clone(), routing, place);
             into.experts = Some(of_experts);
             into_x
         }
         (Inner::Plain(plain), _) => {
-            feed_forward::backward(weights, normalized, plain, gradient.clone(), place, &mut into.projections)
+            feed_forward::backward(weights, normalized, *plain, gradient.clone(), place, &mut into.projections)
         }
         (Inner::Experts(_), None) => unreachable!("experts were saved by a pass that had a routing"),
     };
