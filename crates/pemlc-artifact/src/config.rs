@@ -45,6 +45,11 @@ impl Projection {
         }
     }
 
+    /// Whether it belongs to the feed-forward part of a layer rather than to attention.
+    pub fn is_feed_forward(self) -> bool {
+        matches!(self, Self::GateProj | Self::UpProj | Self::DownProj)
+    }
+
     /// The module path inside layer `layer`, for instance `model.layers.3.self_attn.q_proj` (no `.weight`).
     pub fn module(self, layer: usize) -> String {
         let block = match self {

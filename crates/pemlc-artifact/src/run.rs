@@ -46,6 +46,9 @@ pub struct RunManifest {
     pub lora: Option<LoraRecord>,
     /// The prompt, if the method has a prefix.
     pub prefix: Option<PrefixRecord>,
+    /// Experts, if the method chooses among them for each token. Such a run has no weights of its own for a task, and cannot be exported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub routing: Option<RoutingRecord>,
     /// Seed of every random choice.
     pub seed: u64,
     /// Device that training ran on, for instance `cpu` or `cuda:0`.
@@ -126,6 +129,9 @@ impl RunPaths {
     }
     pub fn shared_lora(&self) -> PathBuf {
         self.adapters().join("shared")
+    }
+    pub fn experts(&self) -> PathBuf {
+        self.adapters().join("experts.safetensors")
     }
     pub fn task_lora(&self, task: &str) -> PathBuf {
         self.adapters().join(task).join("lora")
@@ -211,6 +217,15 @@ pub struct LoraRecord {
     pub shared: bool,
     /// Whether `adapters/<task>/lora` exists for every task.
     pub per_task: bool,
+}
+
+/// Experts chosen by token, in `adapters/experts.safetensors`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RoutingRecord {
+    /// Experts of each layer.
+    pub experts: usize,
+    /// Experts that a token has.
+    pub top: usize,
 }
 
 /// The prompt's shape.

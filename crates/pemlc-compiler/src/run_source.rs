@@ -9,7 +9,7 @@ use pemlc_artifact::hash::first_difference;
 use pemlc_artifact::manifest::ManifestError;
 use pemlc_artifact::peft::{LoraAdapter, PeftError};
 use pemlc_artifact::prompt::{self, Architecture, Insertion};
-use pemlc_artifact::run::{LoraRecord, PrefixRecord, RunManifest, RunPaths};
+use pemlc_artifact::run::{LoraRecord, PrefixRecord, RoutingRecord, RunManifest, RunPaths};
 use pemlc_artifact::tensors::{self, TensorError};
 use std::path::{Path, PathBuf};
 
@@ -38,6 +38,21 @@ pub enum SourceError {
     /// `prompt/architecture.json` cannot be read.
     #[error(transparent)]
     Architecture(ManifestError),
+    /// The method has no weights for a task.
+    #[error(
+        "{path}: `{method}` chooses {top} of {experts} experts for each token, so there is no weight of a task that a graph could hold; \
+         train a method whose experts are weighed by task instead: moelora, mtl-lora, poly or c-poly"
+    )]
+    ChosenByToken {
+        /// The run.
+        path: PathBuf,
+        /// Its method.
+        method: String,
+        /// Experts of a layer.
+        experts: usize,
+        /// Experts of a token.
+        top: usize,
+    },
     /// An adapter folder cannot be read.
     #[error(transparent)]
     Adapter(#[from] PeftError),
@@ -55,6 +70,10 @@ impl RunSource {
         let paths = RunPaths::new(directory);
         if manifest.tasks.is_empty() {
             return Err(SourceError::File { path: paths.manifest(), reason: "lists no tasks".to_owned() });
+        }
+        if let Some(RoutingRecord { experts, top }) = manifest.routing {
+            let (path, method) = (directory.to_owned(), manifest.method);
+            return Err(SourceError::ChosenByToken { path, method, experts, top });
         }
         // What becomes part of the artifact must be what this run.json describes, not the remains of another training.
         let parts = ["adapters/", "prompt/", "probes.safetensors"];

@@ -88,6 +88,7 @@ fn write_run(base: &Path, root: &Path) {
             per_task: true,
         }),
         prefix: Some(PrefixRecord { length: ROWS, per_task: true, gated: true }),
+        routing: None,
         seed: 0,
         device: "cpu".to_owned(),
         base_dtype: BaseDtype::F32,

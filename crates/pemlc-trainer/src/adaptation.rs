@@ -66,6 +66,28 @@ pub struct HiddenRows {
     pub log_gate: Tensor<3>,
 }
 
+/// Experts of the feed-forward halves of layers, and who chooses among them for each token (MixLoRA).
+#[derive(Debug, Clone)]
+pub struct Routing {
+    /// A router of each layer, `[layers, experts, hidden]`: its logits are `x G^T`.
+    pub routers: Tensor<3>,
+    /// How many experts a token has; their weights are brought to a sum of 1.
+    pub top: usize,
+    /// Weight of the loss of unbalanced choices, which is added to the gradient only.
+    pub balance: f32,
+    /// Each expert: deltas of the three feed-forward projections, in the place of those outside.
+    pub experts: Vec<Adaptation>,
+}
+
+/// Gradients of a [`Routing`].
+#[derive(Debug, Clone)]
+pub struct RoutingGradient {
+    /// Of the routers.
+    pub routers: Tensor<3>,
+    /// Of each expert.
+    pub experts: Vec<AdaptationGradient>,
+}
+
 /// Deltas by (layer, projection), and prefix rows or a soft prompt.
 #[derive(Debug, Clone, Default)]
 pub struct Adaptation {
@@ -73,6 +95,8 @@ pub struct Adaptation {
     pub deltas: BTreeMap<(usize, Projection), Vec<LowRank>>,
     /// Magnitudes.
     pub magnitudes: BTreeMap<(usize, Projection), Magnitude>,
+    /// Experts, if any.
+    pub routing: Option<Routing>,
     /// Prefix rows, if any.
     pub prefix: Option<PrefixRows>,
     /// Hidden states that are to become prefix rows: the backbone makes them such, once all deltas are known, before anything else.
@@ -89,6 +113,8 @@ pub struct AdaptationGradient {
     pub deltas: BTreeMap<(usize, Projection), Vec<(Tensor<3>, Tensor<3>)>>,
     /// Gradients of magnitudes.
     pub magnitudes: BTreeMap<(usize, Projection), Tensor<1>>,
+    /// Gradients of experts and routers.
+    pub routing: Option<RoutingGradient>,
     /// Gradients of keys, values and log-gates.
     pub prefix: Option<(Tensor<5>, Tensor<5>, Tensor<3>)>,
     /// Gradient of the soft prompt.
@@ -102,6 +128,7 @@ impl Adaptation {
             self.deltas.entry(place).or_default().extend(deltas);
         }
         self.magnitudes.extend(other.magnitudes);
+        self.routing = other.routing.or(self.routing.take());
         self.prefix = other.prefix.or(self.prefix.take());
         self.hidden = other.hidden.or(self.hidden.take());
         self.prompt = other.prompt.or(self.prompt.take());
@@ -121,6 +148,11 @@ impl Adaptation {
         Self {
             deltas: self.deltas.iter().map(|(place, deltas)| (*place, deltas.iter().map(delta).collect())).collect(),
             magnitudes: self.magnitudes.iter().map(|(place, value)| (*place, magnitude(value))).collect(),
+            routing: self.routing.as_ref().map(|routing| Routing {
+                routers: cast(routing.routers.clone().inner(), wide),
+                experts: routing.experts.iter().map(|expert| expert.constant(dtype)).collect(),
+                ..*routing
+            }),
             prefix: self.prefix.as_ref().map(|rows| PrefixRows {
                 key: cast(rows.key.clone().inner(), dtype),
                 value: cast(rows.value.clone().inner(), dtype),
@@ -134,8 +166,13 @@ impl Adaptation {
     /// Gradients of the parameters that this adaptation was built from, given the gradient with respect to itself. `None` when it was
     /// built from constants.
     pub(crate) fn backward(self, gradient: AdaptationGradient) -> Option<Gradients> {
-        // The gradient of sum(x * g) with respect to x is g.
         let mut terms: Vec<Tensor<1>> = Vec::new();
+        self.push_terms(gradient, &mut terms);
+        if terms.is_empty() { None } else { Some(Tensor::cat(terms, 0).sum().backward()) }
+    }
+
+    /// The gradient of the sum of these, each `sum(x * g)` of some x, with respect to x is g.
+    fn push_terms(self, gradient: AdaptationGradient, terms: &mut Vec<Tensor<1>>) {
         fn push<const D: usize>(terms: &mut Vec<Tensor<1>>, value: Tensor<D>, gradient: Tensor<D>) {
             if value.is_tracked() {
                 terms.push((value * gradient.autodiff()).sum());
@@ -144,24 +181,29 @@ impl Adaptation {
         for (place, deltas) in self.deltas {
             let gradients = gradient.deltas.get(&place).cloned().unwrap_or_default();
             for (delta, (a, b)) in deltas.into_iter().zip(gradients) {
-                push(&mut terms, delta.a, a);
-                push(&mut terms, delta.b, b);
+                push(terms, delta.a, a);
+                push(terms, delta.b, b);
             }
         }
         for (place, into) in gradient.magnitudes {
             if let Some(magnitude) = self.magnitudes.get(&place) {
-                push(&mut terms, magnitude.value.clone(), into);
+                push(terms, magnitude.value.clone(), into);
+            }
+        }
+        if let (Some(routing), Some(into)) = (self.routing, gradient.routing) {
+            push(terms, routing.routers, into.routers);
+            for (expert, into) in routing.experts.into_iter().zip(into.experts) {
+                expert.push_terms(into, terms);
             }
         }
         if let (Some(rows), Some((key, value, log_gate))) = (self.prefix, gradient.prefix) {
-            push(&mut terms, rows.key, key);
-            push(&mut terms, rows.value, value);
-            push(&mut terms, rows.log_gate, log_gate);
+            push(terms, rows.key, key);
+            push(terms, rows.value, value);
+            push(terms, rows.log_gate, log_gate);
         }
         if let (Some(prompt), Some(into)) = (self.prompt, gradient.prompt) {
-            push(&mut terms, prompt, into);
+            push(terms, prompt, into);
         }
-        if terms.is_empty() { None } else { Some(Tensor::cat(terms, 0).sum().backward()) }
     }
 }
 

@@ -8,7 +8,7 @@ mod prompt;
 mod search;
 
 pub use ada_lora::AdaLoraConfig;
-pub use low_rank::{CPolyConfig, DoraConfig, MoeLoraConfig, MtlLoraConfig, MultiLoraConfig, PolyConfig};
+pub use low_rank::{CPolyConfig, DoraConfig, MixLoraConfig, MoeLoraConfig, MtlLoraConfig, MultiLoraConfig, PolyConfig};
 pub use method_name::MethodName;
 pub use prefix::{AfterSearch, PrefixConfig, PrefixInit, PrefixSharing, Relaxation, Update};
 pub use prompt::{FactorInit, PromptConfig, PromptEncoder, PromptInit};
@@ -60,6 +60,9 @@ pub struct RunConfig {
     /// MOELoRA.
     #[serde(default)]
     pub moe_lora: MoeLoraConfig,
+    /// MixLoRA.
+    #[serde(default)]
+    pub mixlora: MixLoraConfig,
     /// Poly and multi-head routing.
     #[serde(default)]
     pub poly: PolyConfig,

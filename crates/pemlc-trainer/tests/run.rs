@@ -57,6 +57,7 @@ fn a_stopped_run_of_other_methods_ends_bitwise_too() {
     // Methods that draw random numbers at every step.
     stop_and_resume(&format!("method = \"poly\"\n{PEML}"));
     stop_and_resume(&format!("method = \"dora\"\n{}", PEML.replace("both", "shared")));
+    stop_and_resume(&format!("method = \"mixlora\"\n{PEML}"));
     // Stopped after it has let go of triplets, before they have settled.
     let ranks = "[adalora]\ninitial_rank = 4\ntarget_rank = 1\ninterval = 1";
     stop_and_resume(&format!("method = \"adalora\"\n{PEML}{ranks}"));

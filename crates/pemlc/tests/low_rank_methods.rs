@@ -36,3 +36,18 @@ fn every_exported_method_answers_as_the_trainer() {
         assert_eq!(manifest["validated"], true, "{settings:?}");
     }
 }
+
+#[test]
+fn a_method_whose_weights_depend_on_the_token_is_trained_but_not_exported() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (run, artifact) = (folder.path().join("run"), folder.path().join("artifact"));
+    let mut train = pemlc();
+    train.arg("train").arg(tiny::run_file(folder.path(), 6)).args(["--device", "cpu", "--output"]).arg(&run);
+    let train =
+        train.args(["--set", "method=mixlora", "--set", "mixlora.experts=3"]).output().expect("the binary starts");
+    assert!(train.status.success(), "{}", describe(&train, folder.path()));
+    assert!(run.join("adapters/experts.safetensors").exists());
+    let export = pemlc().arg("export").args([&run, &artifact]).output().expect("the binary starts");
+    insta::assert_snapshot!(describe(&export, folder.path()));
+    assert!(!artifact.exists());
+}

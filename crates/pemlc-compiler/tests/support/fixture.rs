@@ -342,6 +342,7 @@ fn write_manifest(spec: &Spec, config: &ModelConfig, model: &std::path::Path, pa
             per_task: spec.private,
         }),
         prefix: spec.prefix.map(|_| PrefixRecord { length: PREFIX_ROWS, per_task: spec.prefix_per_task, gated: true }),
+        routing: None,
         seed: 1,
         device: "cpu".to_owned(),
         base_dtype: BaseDtype::F32,

@@ -76,6 +76,7 @@ fn task(index: usize) -> TaskRecord {
         validation_examples: 1,
         base_score: None,
         score: None,
+        standard_error: None,
         template: "{text}".to_owned(),
         verbalizers: Vec::new(),
     }

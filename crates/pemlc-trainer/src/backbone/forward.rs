@@ -3,16 +3,15 @@
 use super::Backbone;
 use super::head::{Query, TokenScore};
 use super::input::{Geometry, Input};
-use super::layer::{Place, Saved};
-use super::linear;
+use super::layer::{LayerGradients, Place, Saved};
 use super::magnitude::Ready;
 use super::prompt;
 use super::self_attention::KeysValues;
 use super::shard::{self, Shard};
+use super::{experts, linear};
 use crate::adaptation::{Adaptation, AdaptationGradient, cast};
 use crate::parameters::host;
 use burn::tensor::{DType, Device, Tensor};
-use pemlc_artifact::Projection;
 use std::collections::BTreeMap;
 
 impl Backbone {
@@ -25,7 +24,12 @@ impl Backbone {
         scale: f32,
     ) -> (f64, AdaptationGradient) {
         let ready = self.ready(adaptation, self.dtype);
-        let parts = shard::each(&self.shards(input, queries), |shard| self.shard_gradient(shard, &ready, scale));
+        let shards = match ready.adaptation.routing {
+            // How balanced choices are is a matter of the whole batch.
+            Some(_) => vec![Shard::new(input, 0..input.rows, queries)],
+            None => self.shards(input, queries),
+        };
+        let parts = shard::each(&shards, |shard| self.shard_gradient(shard, &ready, scale));
         let add = |(loss, gradient): (f64, AdaptationGradient), (more, part)| (loss + more, gradient.add(part));
         parts.into_iter().reduce(add).unwrap_or_default()
     }
@@ -39,13 +43,14 @@ impl Backbone {
         let mut gradient = prompt::detach_backward(gradient, &geometry);
         let (mut deltas, mut magnitudes) = (BTreeMap::new(), BTreeMap::new());
         let mut prefix = Vec::with_capacity(self.layers.len());
+        let mut experts = Vec::new();
         for (index, (weights, saved)) in self.layers.iter().zip(saved).enumerate().rev() {
             let place = Place::new(index, &self.config, &geometry, ready);
-            let mut of_layer = Vec::with_capacity(Projection::ALL.len());
+            let mut of_layer = LayerGradients::default();
             let (into_input, into_prefix) = weights.backward(saved, gradient, &place, &mut of_layer);
             gradient = into_input;
             prefix.extend(into_prefix);
-            for (projection, linear::Gradients { deltas: mut into_deltas, scale }) in of_layer {
+            for (projection, linear::Gradients { deltas: mut into_deltas, scale }) in of_layer.projections {
                 let place = (index, projection);
                 let magnitude = adaptation.magnitudes.get(&place).zip(ready.scales.get(&place)).zip(scale);
                 if let Some(((magnitude, scale), into_scale)) = magnitude {
@@ -55,8 +60,11 @@ impl Backbone {
                 }
                 deltas.insert(place, into_deltas);
             }
+            experts.extend(of_layer.experts);
         }
         prefix.reverse();
+        experts.reverse();
+        let routing = experts::gradient(experts);
         let stack = |part: fn(&super::prefix::PrefixGradient) -> Tensor<4>| {
             Tensor::stack::<5>(prefix.iter().map(part).collect(), 1)
         };
@@ -65,7 +73,7 @@ impl Backbone {
             (stack(|rows| rows.0.clone()), stack(|rows| rows.1.clone()), Tensor::stack::<3>(gates, 1))
         });
         let prompt = adaptation.prompt.as_ref().map(|prompt| prompt::gradient(gradient, prompt, &geometry));
-        (loss, AdaptationGradient { deltas, magnitudes, prefix, prompt })
+        (loss, AdaptationGradient { deltas, magnitudes, routing, prefix, prompt })
     }
 
     /// What the model says of each queried token.

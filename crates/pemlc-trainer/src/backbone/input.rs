@@ -38,6 +38,8 @@ pub(super) struct Geometry {
     pub(super) rotation: Rotation,
     /// `[rows, 1, group * length, length]`: causal and padding mask, repeated for the query heads that share a key head.
     pub(super) mask: Tensor<4>,
+    /// Which tokens are not padding, `[rows * length]`.
+    pub(super) visible: Vec<bool>,
     /// `[rows]`.
     pub(super) tasks: Tensor<1, Int>,
     /// `[rows * (length - prompt)]`.
@@ -86,6 +88,7 @@ impl Geometry {
             length,
             rotation: Rotation::new(config, &positions, rows, length, device, dtype),
             mask: cast(mask, wide_type(dtype)),
+            visible: visible.into_iter().map(|mask| mask == 1).collect(),
             tasks: ints(input.task_ids),
             ids: ints(input.input_ids),
         }

@@ -2,14 +2,13 @@
 
 use super::input::Geometry;
 use super::linear::{self, Linear};
-use super::magnitude::{Ready, Scale};
-use super::mlp;
+use super::magnitude::{Ready, Scale, Scales};
 use super::prefix::PrefixGradient;
 use super::self_attention::{self, KeysValues};
+use super::{experts, mlp};
 use crate::adaptation::{Adaptation, LowRank};
 use burn::tensor::Tensor;
 use pemlc_artifact::{ModelConfig, Projection};
-use std::collections::BTreeMap;
 
 /// Frozen weights of one layer.
 #[derive(Debug)]
@@ -28,12 +27,13 @@ pub(super) struct Weights {
 }
 
 /// One layer of a pass: which one, of which model, for which tokens, with which adaptation.
+#[derive(Clone, Copy)]
 pub(super) struct Place<'a> {
     pub(super) index: usize,
     pub(super) config: &'a ModelConfig,
     pub(super) geometry: &'a Geometry,
     pub(super) adaptation: &'a Adaptation,
-    pub(super) scales: &'a BTreeMap<(usize, Projection), Scale>,
+    pub(super) scales: &'a Scales,
 }
 
 /// What the backward pass needs.
@@ -42,8 +42,14 @@ pub(super) struct Saved {
     mlp: mlp::Saved,
 }
 
-/// Gradients of what each projection is adapted by.
-pub(super) type DeltaGradients = Vec<(Projection, linear::Gradients)>;
+/// Gradients of what a layer is adapted by.
+#[derive(Default)]
+pub(super) struct LayerGradients {
+    /// Of each projection.
+    pub(super) projections: Vec<(Projection, linear::Gradients)>,
+    /// Of its router and experts.
+    pub(super) experts: Option<experts::Gradients>,
+}
 
 impl Weights {
     pub(super) fn parameters(&self) -> usize {
@@ -72,10 +78,10 @@ impl Weights {
         saved: Saved,
         gradient: Tensor<2>,
         place: &Place<'_>,
-        deltas: &mut DeltaGradients,
+        into: &mut LayerGradients,
     ) -> (Tensor<2>, Option<PrefixGradient>) {
-        let gradient = mlp::backward(self, saved.mlp, gradient, place, deltas);
-        self_attention::backward(self, saved.attention, gradient, place, deltas)
+        let gradient = mlp::backward(self, saved.mlp, gradient, place, into);
+        self_attention::backward(self, saved.attention, gradient, place, into)
     }
 
     pub(super) fn project(

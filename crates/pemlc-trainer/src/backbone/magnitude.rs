@@ -21,10 +21,13 @@ pub(super) struct Scale {
     norm: Tensor<1>,
 }
 
+/// Scales by (layer, projection).
+pub(super) type Scales = BTreeMap<(usize, Projection), Scale>;
+
 /// An adaptation as constants in the number type of a pass, with the scales that its magnitudes come to.
 pub(super) struct Ready {
     pub(super) adaptation: Adaptation,
-    pub(super) scales: BTreeMap<(usize, Projection), Scale>,
+    pub(super) scales: Scales,
 }
 
 impl Backbone {

@@ -4,6 +4,8 @@
 //! what it needs and fuses what is slow. Autodiff begins where methods begin, at the adaptation.
 
 mod attention;
+mod experts;
+mod feed_forward;
 mod forward;
 mod head;
 mod hidden;

@@ -1,6 +1,6 @@
 //! The first half of a layer: `x + o(attention(q(n), k(n), v(n)))` with `n = rms_norm(x)`.
 
-use super::layer::{DeltaGradients, Place, Weights};
+use super::layer::{LayerGradients, Place, Weights};
 use super::prefix::{self, PrefixGradient};
 use super::{attention, linear, norm};
 use burn::tensor::Tensor;
@@ -65,12 +65,12 @@ pub(super) fn backward(
     saved: Saved,
     gradient: Tensor<2>,
     place: &Place<'_>,
-    deltas: &mut DeltaGradients,
+    gradients: &mut LayerGradients,
 ) -> (Tensor<2>, Option<PrefixGradient>) {
     let rotation = &place.geometry.rotation;
     let (into_mixed, into_deltas) =
         weights.project_backward(Projection::OProj, saved.mixed, saved.output, gradient.clone(), place);
-    deltas.push((Projection::OProj, into_deltas));
+    gradients.projections.push((Projection::OProj, into_deltas));
     let into = attention::backward(saved.attention, place.group(place.heads(into_mixed)));
     let (key, value, into_prefix) = prefix::detach(into.key, into.value, into.logits, place);
     let query = rotation.invert(place.ungroup(into.query) * softmax_scale(place));
@@ -87,7 +87,7 @@ pub(super) fn backward(
             place.tokens(into_output),
             place,
         );
-        deltas.push((projection, into_deltas));
+        gradients.projections.push((projection, into_deltas));
         into_normalized = Some(match into_normalized {
             Some(sum) => sum + into_x,
             None => into_x,

@@ -2,7 +2,7 @@
 //! products use every core, but the small ones use one, and there are many.
 
 use super::{Backbone, Input, Query};
-use crate::adaptation::AdaptationGradient;
+use crate::adaptation::{AdaptationGradient, RoutingGradient};
 use burn::tensor::Device;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use std::ops::Range;
@@ -79,6 +79,13 @@ impl AdaptationGradient {
             };
             self.magnitudes.insert(place, sum);
         }
+        self.routing = match (self.routing, other.routing) {
+            (Some(x), Some(y)) => Some(RoutingGradient {
+                routers: x.routers + y.routers,
+                experts: x.experts.into_iter().zip(y.experts).map(|(x, y)| x.add(y)).collect(),
+            }),
+            (x, y) => x.or(y),
+        };
         self.prefix = match (self.prefix, other.prefix) {
             (Some(x), Some(y)) => Some((x.0 + y.0, x.1 + y.1, x.2 + y.2)),
             (x, y) => x.or(y),

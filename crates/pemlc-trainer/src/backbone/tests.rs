@@ -1,3 +1,4 @@
+mod experts;
 mod magnitude;
 mod prompt;
 
@@ -217,7 +218,12 @@ impl Case {
             value: tensor(values["value"].clone(), [sets, 2, 1, 3, 4]),
             log_gate: tensor(values["gate"].clone(), [sets, 2, 3]),
         };
-        let adaptation = Adaptation { deltas, magnitudes: self.magnitudes(values), ..Adaptation::default() };
+        let adaptation = Adaptation {
+            deltas,
+            magnitudes: self.magnitudes(values),
+            routing: self.routing(values),
+            ..Adaptation::default()
+        };
         match values.get("prompt") {
             Some(prompt) => Adaptation { prompt: Some(tensor(prompt.clone(), [sets, 3, 8])), ..adaptation },
             None => Adaptation { prefix: Some(prefix), ..adaptation },
@@ -243,6 +249,12 @@ fn by_name(gradient: AdaptationGradient) -> BTreeMap<String, Vec<f32>> {
     }
     for ((layer, projection), magnitude) in gradient.magnitudes {
         found.insert(format!("{layer}.{}.m", projection.name()), host(magnitude));
+    }
+    if let Some(routing) = gradient.routing {
+        found.insert("router".to_owned(), host(routing.routers));
+        for (index, expert) in routing.experts.into_iter().enumerate() {
+            found.extend(by_name(expert).into_iter().map(|(name, values)| (format!("expert {index}.{name}"), values)));
+        }
     }
     found.extend(gradient.prompt.map(|prompt| ("prompt".to_owned(), host(prompt))));
     found

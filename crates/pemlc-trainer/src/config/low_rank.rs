@@ -61,6 +61,24 @@ impl Default for MoeLoraConfig {
     }
 }
 
+/// `[mixlora]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct MixLoraConfig {
+    /// Experts of each layer's feed-forward part, each with deltas of rank `lora.rank`.
+    pub experts: usize,
+    /// Experts that a token has.
+    pub top: usize,
+    /// Weight of the loss of unbalanced choices.
+    pub balance: f64,
+}
+
+impl Default for MixLoraConfig {
+    fn default() -> Self {
+        Self { experts: 8, top: 2, balance: 0.001 }
+    }
+}
+
 /// `[poly]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -122,6 +140,19 @@ impl RunConfig {
             let expected = "\"shared\": magnitudes scale the weight, which all tasks have in common".to_owned();
             return Some(("lora.sharing", self.lora.sharing.name().to_owned(), expected));
         }
+        let MixLoraConfig { experts, top, balance } = self.mixlora;
+        if !(1..=experts).contains(&top) {
+            let expected = format!("at least 1 and at most mixlora.experts = {experts}");
+            return Some(("mixlora.top", top.to_string(), expected));
+        }
+        if !(balance.is_finite() && balance >= 0.0) {
+            return Some(("mixlora.balance", balance.to_string(), "a number, at least 0".to_owned()));
+        }
+        if self.method == MethodName::MixLora && !self.lora.targets.iter().any(|target| target.is_feed_forward()) {
+            let targets: Vec<&str> = self.lora.targets.iter().map(|target| target.name()).collect();
+            let expected = "one of gate_proj, up_proj and down_proj among them, for experts".to_owned();
+            return Some(("lora.targets", targets.join(", "), expected));
+        }
         let (experts, rank) = (self.moe_lora.experts, self.lora.rank);
         if self.method == MethodName::MoeLora && !rank.is_multiple_of(experts) {
             return Some(("moe_lora.experts", experts.to_string(), format!("a divisor of lora.rank = {rank}")));
@@ -167,6 +198,8 @@ mod tests {
             "method = \"adalora\"\n[adalora]\ntarget_rank = 13",
             "method = \"adalora\"\n[adalora]\nfinal_fraction = 0.95",
             "method = \"adalora\"\n[adalora]\ninterval = 0",
+            "method = \"mixlora\"\n[mixlora]\ntop = 9",
+            "method = \"mixlora\"\n[lora]\ntargets = [\"q_proj\", \"v_proj\"]",
             "method = \"mtlora\"",
         ];
         insta::assert_snapshot!(found.map(refuse).join("\n"));

@@ -31,6 +31,9 @@ pub enum MethodName {
     /// Experts weighed by task.
     #[serde(rename = "moelora")]
     MoeLora,
+    /// Experts chosen by token. Not exported.
+    #[serde(rename = "mixlora")]
+    MixLora,
     /// Skills whose factors are mixed by task (with several splits: multi-head routing).
     #[serde(rename = "poly")]
     Poly,
@@ -65,7 +68,7 @@ pub enum MethodName {
 
 impl MethodName {
     /// Every method.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Peml,
         Self::Lora,
         Self::RsLora,
@@ -74,6 +77,7 @@ impl MethodName {
         Self::MtlLora,
         Self::MultiLora,
         Self::MoeLora,
+        Self::MixLora,
         Self::Poly,
         Self::CPoly,
         Self::Prefix,
@@ -97,6 +101,7 @@ impl MethodName {
             Self::MtlLora => "mtl-lora",
             Self::MultiLora => "multilora",
             Self::MoeLora => "moelora",
+            Self::MixLora => "mixlora",
             Self::Poly => "poly",
             Self::CPoly => "c-poly",
             Self::Prefix => "prefix",

@@ -59,6 +59,12 @@ fn entry(method: MethodName) -> Entry {
         MethodName::MoeLora => {
             ("experts weighed by a gate on the task", "2310.18339", PRIVATE, "r (in + out) + e (T + n)")
         }
+        MethodName::MixLora => (
+            "experts chosen for each token by a router",
+            "2404.15159",
+            "not exported: the weight depends on the token",
+            "e r (in + out), r (in + out) on attention; e D a layer",
+        ),
         MethodName::Poly => (
             "skills whose factors are mixed by task (MHR: several splits)",
             "2202.13914",

@@ -51,7 +51,7 @@ impl Method for Dora {
             weights.magnitude = Some(set.values(&name(*layer, *projection)));
         }
         adapter.write(&to.paths.shared_lora(), to.model)?;
-        Ok(Record { lora: Some(self.lora.record()), prefix: None })
+        Ok(Record { lora: Some(self.lora.record()), ..Record::default() })
     }
 }
 

@@ -117,7 +117,7 @@ impl Method for Lora {
                 self.adapter(set, PRIVATE, index, to.base_model).write(&to.paths.task_lora(task), to.model)?;
             }
         }
-        Ok(Record { lora: Some(self.record()), prefix: None })
+        Ok(Record { lora: Some(self.record()), ..Record::default() })
     }
 }
 

@@ -11,6 +11,7 @@ mod golden_tests;
 mod lora;
 mod low_rank;
 mod lstm;
+mod mix_lora;
 mod mpt;
 mod p_tuning;
 mod prefix_files;
@@ -33,7 +34,7 @@ use crate::parameters::{Leaves, ParameterSet};
 use burn::tensor::Tensor;
 use pemlc_artifact::ModelConfig;
 use pemlc_artifact::prompt::Architecture;
-use pemlc_artifact::run::{LoraRecord, PrefixRecord, RunPaths};
+use pemlc_artifact::run::{LoraRecord, PrefixRecord, RoutingRecord, RunPaths};
 use pemlc_data::{TaskSet, Tokenizer};
 
 /// An adaptation method.
@@ -139,6 +140,8 @@ pub struct Record {
     pub lora: Option<LoraRecord>,
     /// Prefix files.
     pub prefix: Option<PrefixRecord>,
+    /// Experts chosen by token.
+    pub routing: Option<RoutingRecord>,
 }
 
 /// The methods of a run.
@@ -165,6 +168,7 @@ impl Methods {
             MethodName::MtlLora => vec![low_rank::mtl_lora(config, model)],
             MethodName::MultiLora => vec![low_rank::multi_lora(config, model)],
             MethodName::MoeLora => vec![low_rank::moe_lora(config, model)],
+            MethodName::MixLora => vec![Box::new(mix_lora::MixLora::new(config, model))],
             MethodName::Poly => vec![low_rank::poly(config, model)],
             MethodName::CPoly => vec![low_rank::c_poly(config, model)],
             MethodName::Prefix => vec![Box::new(table::Table::new(shape))],
@@ -255,6 +259,7 @@ impl Methods {
             let part = method.export(set, to)?;
             record.lora = part.lora.or(record.lora);
             record.prefix = part.prefix.or(record.prefix);
+            record.routing = part.routing.or(record.routing);
         }
         Ok(record)
     }

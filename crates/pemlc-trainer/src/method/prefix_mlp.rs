@@ -91,7 +91,7 @@ impl Method for PrefixMlp {
 
     fn export(&self, set: &ParameterSet, to: &Destination<'_>) -> Result<Record, TrainError> {
         let rows = self.rows(&set.constants());
-        Ok(Record { lora: None, prefix: prefix_files::write(Some(rows), &self.0, to)? })
+        Ok(Record { prefix: prefix_files::write(Some(rows), &self.0, to)?, ..Record::default() })
     }
 }
 

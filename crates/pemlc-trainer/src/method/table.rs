@@ -51,7 +51,7 @@ impl Method for Table {
 
     fn export(&self, set: &ParameterSet, to: &Destination<'_>) -> Result<Record, TrainError> {
         let prefix = self.adaptation(&set.constants(), &Moment::Evaluation).prefix;
-        Ok(Record { lora: None, prefix: prefix_files::write(prefix, &self.0, to)? })
+        Ok(Record { prefix: prefix_files::write(prefix, &self.0, to)?, ..Record::default() })
     }
 }
 

@@ -117,6 +117,7 @@ pub(crate) fn finish(
         tasks: records,
         lora: record.lora,
         prefix: folded.or(record.prefix),
+        routing: record.routing,
         seed: run.config.seed,
         device: run.device_name.clone(),
         base_dtype: run.config.training.base_dtype,

@@ -285,7 +285,7 @@ impl Method for Encoder {
         }
         tensors::write(&to.paths.encoder(), &self.files(set, found))?;
         let rows = self.rows(&set.constants(), &Moment::Evaluation).prefix;
-        Ok(Record { lora: None, prefix: prefix_files::write(rows, &self.shape, to)? })
+        Ok(Record { prefix: prefix_files::write(rows, &self.shape, to)?, ..Record::default() })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Each method against the numbers of its authors' or PEFT's code, on one projection of 8 inputs and 6 outputs: output, and gradients of
 //! half its square.
 
+use super::poly::relaxed_bernoulli;
 use super::*;
 use crate::config::{AdaLoraConfig, CPolyConfig, MoeLoraConfig, MtlLoraConfig, MultiLoraConfig};
 use crate::golden::{Golden, close};
@@ -196,7 +197,7 @@ fn a_noisy_gate_is_a_relaxed_bernoulli() {
     let u = golden.f32(&["inputs", "uniform_noise_u"]);
     let noise: Vec<f32> = u.into_iter().map(|u| u.ln() - (1.0 - u).ln()).collect();
     let noise = Tensor::<3>::from_data(TensorData::new(noise, [4, 1, 3]), (&Device::flex(), burn::tensor::DType::F32));
-    let weights = super::poly::gates(rows + noise.autodiff());
+    let weights = super::poly::weights(relaxed_bernoulli(rows, noise.autodiff(), 1.0));
     close(&host(weights.clone().inner()), &golden.f32(&["expected", "mixing_weights[b,split,skill]"]), FORWARD);
     let [a, b] = poly(1).mix(&site(), &leaves, weights);
     // One set a row.
@@ -204,6 +205,24 @@ fn a_noisy_gate_is_a_relaxed_bernoulli() {
     let base = output(&golden, BASE, vec![], 1.0);
     let y = base + x.matmul(a.swap_dims(1, 2)).matmul(b.swap_dims(1, 2)) * 0.5;
     check(&golden, &parts, &leaves, y);
+}
+
+/// The file has the gate at temperature 0.5; at 1 it is in the test above.
+#[test]
+fn a_gate_of_another_temperature_is_torchs() {
+    let golden = Golden::read("relaxed_bernoulli.json");
+    let mut set = ParameterSet::new(&Device::flex());
+    set.insert("logits", Group::Lora, &[6], golden.f32(&["inputs", "logits"]));
+    let leaves = set.leaves();
+    let noise: Vec<f32> = golden.f32(&["inputs", "u"]).into_iter().map(|u| u.ln() - (1.0 - u).ln()).collect();
+    let noise = crate::parameters::vector(noise, set.device()).autodiff();
+    let temperature = golden.number(&["config", "temperature"]) as f32;
+    let sample = relaxed_bernoulli(leaves.get::<1>("logits"), noise, temperature);
+    close(&host(sample.clone().inner()), &golden.f32(&["expected", "sample"]), FORWARD);
+    let factors = crate::parameters::vector((0..6).map(|index| index as f32).collect(), set.device()).autodiff();
+    let gradient = leaves.gradients(&mut (sample * factors).sum().backward()).remove("logits");
+    let expected = golden.f32(&["expected", "grad_logits_of_sum(sample*[0..5])"]);
+    close(&host(gradient.expect("logits have a gradient")), &expected, GRADIENT);
 }
 
 #[test]

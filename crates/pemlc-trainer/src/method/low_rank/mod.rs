@@ -232,7 +232,7 @@ impl<F: Factors> Method for LowRankMethod<F> {
             shared: self.factors.is_shared(),
             per_task: !self.factors.is_shared(),
         };
-        Ok(Record { lora: Some(lora), prefix: None })
+        Ok(Record { lora: Some(lora), ..Record::default() })
     }
 }
 

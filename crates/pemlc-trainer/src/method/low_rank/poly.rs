@@ -20,6 +20,8 @@ const B: &str = "skills.b";
 const LOGITS: &str = "skills.logits";
 /// Bound of fresh logits.
 const LOGIT_BOUND: f32 = 1e-3;
+/// Of the gates in training.
+const TEMPERATURE: f32 = 1.0;
 /// Keeps the division by the sum of gates finite.
 const EPSILON: f32 = 1e-12;
 
@@ -30,9 +32,13 @@ fn noise(count: usize, seed: u64, name: &str, batch: u64) -> Vec<f32> {
     uniform.map(|u| (u.ln() - (1.0 - u).ln()) as f32).collect()
 }
 
-/// Weights of the skills, `[sets, splits, skills]`, that sum to 1 over the skills.
-pub(super) fn gates(logits: Tensor<3>) -> Tensor<3> {
-    let gates = sigmoid(logits);
+/// A sample of a relaxed Bernoulli for logistic `noise`, `sigmoid((logits + noise) / temperature)`.
+pub(super) fn relaxed_bernoulli<const D: usize>(logits: Tensor<D>, noise: Tensor<D>, temperature: f32) -> Tensor<D> {
+    sigmoid((logits + noise) / temperature)
+}
+
+/// Weights of the skills, `[sets, splits, skills]`, that sum to 1 over the skills, from gates in (0, 1).
+pub(super) fn weights(gates: Tensor<3>) -> Tensor<3> {
     gates.clone() / (gates.sum_dim(2) + EPSILON)
 }
 
@@ -40,13 +46,14 @@ impl Poly {
     fn weights(&self, site: &Site, parameters: &Leaves, moment: &Moment) -> Tensor<3> {
         let shape = [self.tasks, self.config.splits, self.config.skills];
         let logits = parameters.get::<2>(&site.name(LOGITS)).reshape(shape);
-        gates(match *moment {
+        weights(match *moment {
             Moment::Training { seed, batch } if self.config.noise => {
                 let values = noise(shape.iter().product(), seed, &format!("{}.noise", site.name(LOGITS)), batch);
                 let device = logits.device();
-                logits + Tensor::from_data(TensorData::new(values, shape), (&device, DType::F32))
+                let noise = Tensor::from_data(TensorData::new(values, shape), (&device, DType::F32));
+                relaxed_bernoulli(logits, noise, TEMPERATURE)
             }
-            _ => logits,
+            _ => sigmoid(logits),
         })
     }
 
