@@ -114,6 +114,16 @@ fi
 step 50-train-tiny-cpu "$here/pemlc" train "$here/tiny.toml" --output "$out/tiny-cpu" --device cpu
 step 51-train-tiny-device "$here/pemlc" train "$here/tiny.toml" --output "$out/tiny-device" --device "$device"
 step 52-export-tiny "$here/pemlc" export "$out/tiny-device" "$out/tiny-artifact" --runtime tract
+# Every method, and each form of the search, trains and exports what it trained; MixLoRA has nothing to export.
+for method in lora rslora dora adalora mtl-lora multilora moelora poly c-poly prefix prefix-mlp prompt p-tuning mpt mixlora; do
+    step "60-train-$method" "$here/pemlc" train "$here/tiny.toml" --output "$out/$method" --device "$device" --set "method=$method"
+    [ "$method" = mixlora ] || step "61-export-$method" "$here/pemlc" export "$out/$method" "$out/$method-artifact" --runtime tract
+done
+for search in relaxation=straight_through update=bilevel generators=per_layer insertion=hidden search_layers=true after_search=both; do
+    name=${search//=/-}
+    step "62-train-$name" "$here/pemlc" train "$here/tiny.toml" --output "$out/$name" --device "$device" --set "prefix.$search"
+    step "63-export-$name" "$here/pemlc" export "$out/$name" "$out/$name-artifact" --runtime tract
+done
 
 echo "$failed steps failed; see $out"
 [ "$failed" -eq 0 ]
