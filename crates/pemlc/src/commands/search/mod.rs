@@ -10,8 +10,8 @@ use crate::arguments::{Prune, SearchArguments};
 use crate::run_file::RunFile;
 use crate::table::Table;
 use crate::{Outcome, interrupt};
-use anyhow::{Context, bail};
-use pemlc_study::{Space, SqliteStudy, TpeSampler, Trial};
+use anyhow::Context;
+use pemlc_study::{Location, Space, Study, TpeSampler, Trial};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ const SILENCE: u64 = 120;
 struct Search<'a> {
     arguments: &'a SearchArguments,
     space: Space,
-    study: PathBuf,
+    study: Location,
     name: String,
     attributes: [(&'static str, Value); 3],
     output: PathBuf,
@@ -34,6 +34,7 @@ pub(crate) fn run(arguments: &SearchArguments) -> anyhow::Result<Outcome> {
     let file = RunFile::read(&arguments.config, &arguments.overrides.set)?;
     let space = space::space(&file.config)?;
     let tasks: Vec<&str> = file.config.tasks.iter().map(|task| task.name.as_str()).collect();
+    let password = std::env::var("PGPASSWORD").ok();
     // Values of other rungs cannot be compared: all workers of a study prune alike.
     let pruner = match arguments.prune {
         Prune::Asha => json!({ "name": "asha", "reduction": arguments.reduction }),
@@ -42,7 +43,7 @@ pub(crate) fn run(arguments: &SearchArguments) -> anyhow::Result<Outcome> {
     let search = Search {
         attributes: [("pemlc:space", space.to_json()), ("pemlc:tasks", json!(tasks)), ("pemlc:pruner", pruner)],
         space,
-        study: sqlite_path(&arguments.study)?,
+        study: Location::parse(&arguments.study, password.as_deref()).context("--study")?,
         name: arguments.name.clone(),
         output: arguments.output.clone(),
         arguments,
@@ -86,8 +87,8 @@ pub(crate) fn run(arguments: &SearchArguments) -> anyhow::Result<Outcome> {
 }
 
 impl Search<'_> {
-    fn open(&self) -> anyhow::Result<SqliteStudy> {
-        Ok(SqliteStudy::open(&self.study, &self.name, &self.attributes)?)
+    fn open(&self) -> anyhow::Result<Study> {
+        Ok(Study::open(&self.study, &self.name, &self.attributes)?)
     }
 
     fn folder(&self, number: u64) -> PathBuf {
@@ -129,27 +130,4 @@ fn best(trials: &[Trial]) -> Option<&Trial> {
     // Of equal ones the first, as Optuna has it.
     let complete = trials.iter().rev().filter(|trial| trial.value.is_some());
     complete.max_by(|x, y| x.value.partial_cmp(&y.value).unwrap_or(std::cmp::Ordering::Equal))
-}
-
-/// The file of `sqlite:///FILE` (four slashes for an absolute path), or the path itself.
-fn sqlite_path(url: &str) -> anyhow::Result<PathBuf> {
-    match url.split_once("://") {
-        None => Ok(PathBuf::from(url)),
-        Some(("sqlite", path)) if path.starts_with('/') && path.len() > 1 => Ok(PathBuf::from(&path[1..])),
-        Some(_) => bail!("--study {url}: expected sqlite:///FILE or a path; other databases are not supported"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn studies_are_named_as_optuna_names_them() {
-        let path = |url| sqlite_path(url).map(|path| path.display().to_string());
-        assert_eq!(path("sqlite:///a/b.db").ok().as_deref(), Some("a/b.db"));
-        assert_eq!(path("sqlite:////a/b.db").ok().as_deref(), Some("/a/b.db"));
-        assert_eq!(path("b.db").ok().as_deref(), Some("b.db"));
-        assert!(path("postgresql://host/db").is_err() && path("sqlite:///").is_err());
-    }
 }
