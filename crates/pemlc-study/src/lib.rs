@@ -14,5 +14,5 @@ pub use asha::{Asha, AshaError};
 pub use parzen::Parzen;
 pub use sampler::{RandomSampler, TpeSampler, split, tpe_gamma, tpe_weights};
 pub use space::{Condition, Distribution, Parameter, Space, SpaceError};
-pub use storage::{Claim, SqliteStudy, StorageError};
+pub use storage::{Claim, Location, PostgresUrl, StorageError, Study, Unexpected};
 pub use trial::{Trial, TrialState};

@@ -199,8 +199,8 @@ pub(crate) struct TasksArguments {
 /// Search for settings of a run file: train trials, keep them in a study, learn from them what to try next.
 ///
 /// What varies is the table `search` of the run file (docs/search.md). A trial's value is the mean score of all tasks on validation data.
-/// Settings are drawn by TPE. The study is an SQLite file that Optuna reads; the same command goes on with it, and several processes
-/// may share it: a trial of one that died is given back.
+/// Settings are drawn by TPE. The study is an SQLite file or a PostgreSQL database that Optuna reads; the same command goes on with it,
+/// and several processes may share it: a trial of one that died is given back.
 #[derive(Debug, Args)]
 pub(crate) struct SearchArguments {
     /// Run file (TOML)
@@ -208,10 +208,10 @@ pub(crate) struct SearchArguments {
     /// Trials that the study is to have, those that failed not counted
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) trials: u64,
-    /// The study: sqlite:///FILE or FILE
+    /// The study: sqlite:///FILE, FILE or postgresql://USER@HOST:PORT/DATABASE (password: PGPASSWORD)
     #[arg(long, value_name = "URL")]
     pub(crate) study: String,
-    /// Name of the study within its file
+    /// Name of the study within its file or database
     #[arg(long, default_value = "pemlc", value_name = "NAME")]
     pub(crate) name: String,
     /// Folder for the trials' run directories

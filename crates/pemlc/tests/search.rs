@@ -126,6 +126,18 @@ fn another_study_in_the_same_folder_fails_and_takes_nothing_away() {
 }
 
 #[test]
+fn a_server_that_does_not_answer_is_named_without_its_password() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = tiny::run_file(folder.path(), 3);
+    let mut command = pemlc();
+    command.arg("search").arg(&file).args(["--trials", "1", "--study", "postgresql://me:secret@127.0.0.1:1/db"]);
+    let output = command.arg("--output").arg(folder.path().join("trials")).output().expect("the binary starts");
+    let error = describe(&output, folder.path());
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("postgresql://me@127.0.0.1:1/db: cannot connect") && !error.contains("secret"), "{error}");
+}
+
+#[test]
 fn what_is_no_study_is_left_alone() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = tiny::run_file(folder.path(), 3);

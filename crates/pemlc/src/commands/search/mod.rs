@@ -7,14 +7,14 @@ mod space;
 mod trial;
 
 use crate::arguments::{Prune, SearchArguments};
-use crate::report::Study;
+use crate::report;
 use crate::run_file::RunFile;
 use crate::table::Table;
 use crate::{Outcome, interrupt};
-use anyhow::{Context, bail};
+use anyhow::Context;
 use pemlc_artifact::prompt::Architecture;
 use pemlc_artifact::run::{RunManifest, RunPaths};
-use pemlc_study::{Space, SqliteStudy, TpeSampler, Trial};
+use pemlc_study::{Location, Space, Study, TpeSampler, Trial};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ const SILENCE: u64 = 120;
 struct Search<'a> {
     arguments: &'a SearchArguments,
     space: Space,
-    study: PathBuf,
+    study: Location,
     name: String,
     attributes: [(&'static str, Value); 3],
     output: PathBuf,
@@ -37,6 +37,7 @@ pub(crate) fn run(arguments: &SearchArguments) -> anyhow::Result<Outcome> {
     let file = RunFile::read(&arguments.config, &arguments.overrides.set)?;
     let space = space::space(&file.config)?;
     let tasks: Vec<&str> = file.config.tasks.iter().map(|task| task.name.as_str()).collect();
+    let password = std::env::var("PGPASSWORD").ok();
     // Values of other rungs cannot be compared: all workers of a study prune alike.
     let pruner = match arguments.prune {
         Prune::Asha => json!({ "name": "asha", "reduction": arguments.reduction }),
@@ -45,7 +46,7 @@ pub(crate) fn run(arguments: &SearchArguments) -> anyhow::Result<Outcome> {
     let search = Search {
         attributes: [("pemlc:space", space.to_json()), ("pemlc:tasks", json!(tasks)), ("pemlc:pruner", pruner)],
         space,
-        study: sqlite_path(&arguments.study)?,
+        study: Location::parse(&arguments.study, password.as_deref()).context("--study")?,
         name: arguments.name.clone(),
         output: arguments.output.clone(),
         arguments,
@@ -90,8 +91,8 @@ pub(crate) fn run(arguments: &SearchArguments) -> anyhow::Result<Outcome> {
 }
 
 impl Search<'_> {
-    fn open(&self) -> anyhow::Result<SqliteStudy> {
-        Ok(SqliteStudy::open(&self.study, &self.name, &self.attributes)?)
+    fn open(&self) -> anyhow::Result<Study> {
+        Ok(Study::open(&self.study, &self.name, &self.attributes)?)
     }
 
     fn folder(&self, number: u64) -> PathBuf {
@@ -119,7 +120,7 @@ impl Search<'_> {
     fn report(&self, trials: &[Trial]) -> anyhow::Result<PathBuf> {
         let read = |trial: &Trial| Some((trial.number, RunManifest::read(&self.folder(trial.number)).ok()?));
         let cell = best(trials).map(|trial| RunPaths::new(self.folder(trial.number)).architecture());
-        let study = Study {
+        let study = report::Study {
             name: &self.name,
             space: &self.space,
             trials,
@@ -151,27 +152,4 @@ fn best(trials: &[Trial]) -> Option<&Trial> {
     // Of equal ones the first, as Optuna has it.
     let complete = trials.iter().rev().filter(|trial| trial.value.is_some());
     complete.max_by(|x, y| x.value.partial_cmp(&y.value).unwrap_or(std::cmp::Ordering::Equal))
-}
-
-/// The file of `sqlite:///FILE` (four slashes for an absolute path), or the path itself.
-fn sqlite_path(url: &str) -> anyhow::Result<PathBuf> {
-    match url.split_once("://") {
-        None => Ok(PathBuf::from(url)),
-        Some(("sqlite", path)) if path.starts_with('/') && path.len() > 1 => Ok(PathBuf::from(&path[1..])),
-        Some(_) => bail!("--study {url}: expected sqlite:///FILE or a path; other databases are not supported"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn studies_are_named_as_optuna_names_them() {
-        let path = |url| sqlite_path(url).map(|path| path.display().to_string());
-        assert_eq!(path("sqlite:///a/b.db").ok().as_deref(), Some("a/b.db"));
-        assert_eq!(path("sqlite:////a/b.db").ok().as_deref(), Some("/a/b.db"));
-        assert_eq!(path("b.db").ok().as_deref(), Some("b.db"));
-        assert!(path("postgresql://host/db").is_err() && path("sqlite:///").is_err());
-    }
 }

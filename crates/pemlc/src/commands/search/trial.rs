@@ -5,7 +5,7 @@ use crate::arguments::Prune;
 use crate::run_file::RunFile;
 use anyhow::Context;
 use pemlc_artifact::run::Costs;
-use pemlc_study::{Asha, Claim, SqliteStudy, StorageError, TrialState};
+use pemlc_study::{Asha, Claim, StorageError, Study, TrialState};
 use pemlc_trainer::{Event, Next, Observer, TrainError, TrainOutcome, TrainRequest};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ enum End {
 
 impl Search<'_> {
     /// Trains and scores the settings of `claim`, and ends the trial.
-    pub(super) fn trial(&self, study: &mut SqliteStudy, claim: &Claim, stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
+    pub(super) fn trial(&self, study: &mut Study, claim: &Claim, stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
         let settings = self.settings(&claim.params);
         eprintln!("trial {}: {}", claim.number, settings.join(" "));
         let output = self.folder(claim.number);
@@ -65,7 +65,7 @@ impl Search<'_> {
 
     fn train(
         &self,
-        study: &mut SqliteStudy,
+        study: &mut Study,
         claim: &Claim,
         settings: &[String],
         output: &Path,
@@ -107,7 +107,7 @@ impl Search<'_> {
 
 /// Reports a trial's scores to the study and stops what the pruner stops.
 struct Judge<'a> {
-    study: &'a mut SqliteStudy,
+    study: &'a mut Study,
     claim: &'a Claim,
     run: PathBuf,
     asha: Option<Asha>,
