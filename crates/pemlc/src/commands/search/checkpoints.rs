@@ -1,4 +1,4 @@
-//! Checkpoints of trials are kept while they can still win.
+//! Checkpoints of trials are kept while they can still win, or tell what went wrong.
 
 use super::best;
 use pemlc_artifact::run::RunPaths;
@@ -9,11 +9,13 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 /// Removes the checkpoints of all ended trials but the best, and nothing else of their run directories. `runs` are the directories that
-/// trials of this study have begun to write: a folder of another search is none of them, whatever its name.
-pub(super) fn sweep(trials: &[Trial], runs: &BTreeMap<u64, Value>) {
+/// trials of this study have begun to write: a folder of another search is none of them, whatever its name. `failures` are the trials whose
+/// training failed: the last good checkpoint is what there is to look into.
+pub(super) fn sweep(trials: &[Trial], runs: &BTreeMap<u64, Value>, failures: &BTreeMap<u64, Value>) {
     let best = best(trials).map(|trial| trial.number);
     let ended = |trial: &&Trial| !matches!(trial.state, TrialState::Waiting | TrialState::Running);
-    for trial in trials.iter().filter(ended).filter(|trial| Some(trial.number) != best) {
+    let kept = |trial: &&Trial| Some(trial.number) == best || failures.contains_key(&trial.number);
+    for trial in trials.iter().filter(ended).filter(|trial| !kept(trial)) {
         let Some(run) = runs.get(&trial.number).and_then(Value::as_str) else { continue };
         let checkpoints = RunPaths::new(Path::new(run)).checkpoints();
         // Another worker may be sweeping too, or the directory may be on another machine.
@@ -29,7 +31,7 @@ pub(super) fn sweep(trials: &[Trial], runs: &BTreeMap<u64, Value>) {
 mod tests {
     use super::*;
     #[test]
-    fn running_trials_and_the_best_keep_theirs() {
+    fn running_trials_failed_ones_and_the_best_keep_theirs() {
         let folder = tempfile::tempdir().expect("a folder");
         let states = [
             (TrialState::Complete, Some(0.5)),
@@ -39,6 +41,8 @@ mod tests {
             (TrialState::Fail, None),
             (TrialState::Running, None),
             // It found its directory taken, and has none.
+            (TrialState::Fail, None),
+            // Its loss was not finite.
             (TrialState::Fail, None),
         ];
         let trials = states.iter().zip(0..).map(|(&(state, value), number)| Trial {
@@ -50,15 +54,16 @@ mod tests {
         });
         let trials: Vec<Trial> = trials.collect();
         let run = |number: u64| folder.path().join(number.to_string());
-        for number in 0..7 {
+        for number in 0..8 {
             std::fs::create_dir_all(run(number).join("checkpoints/step-000001")).expect("a folder");
             std::fs::write(run(number).join("run.json"), "{}").expect("a file");
         }
-        let runs = (0..6).map(|number| (number, run(number).display().to_string().into())).collect();
-        sweep(&trials, &runs);
-        sweep(&trials, &runs);
-        let kept: Vec<u64> = (0..7).filter(|number| run(*number).join("checkpoints").exists()).collect();
-        assert_eq!(kept, [1, 5, 6]);
-        assert!((0..7).all(|number| run(number).join("run.json").exists()));
+        let runs = [0, 1, 2, 3, 4, 5, 7].map(|number| (number, run(number).display().to_string().into())).into();
+        let failures = [(7, "the loss is NaN".into())].into();
+        sweep(&trials, &runs, &failures);
+        sweep(&trials, &runs, &failures);
+        let kept: Vec<u64> = (0..8).filter(|number| run(*number).join("checkpoints").exists()).collect();
+        assert_eq!(kept, [1, 5, 6, 7]);
+        assert!((0..8).all(|number| run(number).join("run.json").exists()));
     }
 }

@@ -14,6 +14,8 @@ use std::sync::atomic::AtomicBool;
 
 /// Attribute of a trial: its run directory. Set once the directory is found to be free.
 const RUN: &str = "pemlc:run";
+/// Attribute of a trial: why its training failed.
+const FAILURE: &str = "pemlc:failure";
 
 /// How training ended.
 enum End {
@@ -53,13 +55,13 @@ impl Search<'_> {
             Ok(End::Interrupted) => return Ok(()),
             Err(error) => {
                 let (reason, expected) = reason(&error);
-                study.set_attribute(claim, "pemlc:failure", &json!(reason))?;
+                study.set_attribute(claim, FAILURE, &json!(reason))?;
                 study.finish(claim, TrialState::Fail, None)?;
                 eprintln!("trial {}: failed: {reason}", claim.number);
                 if expected { Ok(()) } else { Err(error.context(format!("trial {}", claim.number))) }
             }
         };
-        checkpoints::sweep(&study.trials()?, &study.attributes(RUN)?);
+        checkpoints::sweep(&study.trials()?, &study.attributes(RUN)?, &study.attributes(FAILURE)?);
         result
     }
 
@@ -139,13 +141,16 @@ impl Observer for Judge<'_> {
     }
 }
 
-/// What a failed trial is remembered by, and whether the search can expect it of some settings. The checkpoint that training names goes
-/// with the trial.
+/// What a failed trial is remembered by, and whether the search can expect it of some settings.
 fn reason(error: &anyhow::Error) -> (String, bool) {
     match error.downcast_ref::<TrainError>() {
-        Some(TrainError::NotFinite { step, what, value, examples, .. }) => {
+        Some(TrainError::NotFinite { step, what, value, examples, checkpoint }) => {
             let examples = examples.join(", ");
-            (format!("step {step}: the {what} is {value}; examples of this step: {examples}"), true)
+            let last = checkpoint.as_ref().map_or_else(|| "none".to_owned(), |path| path.display().to_string());
+            let text = format!(
+                "step {step}: the {what} is {value}; examples of this step: {examples}; last good checkpoint: {last}"
+            );
+            (text, true)
         }
         _ => (format!("{error:#}"), false),
     }
