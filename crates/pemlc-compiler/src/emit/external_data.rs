@@ -61,8 +61,9 @@ pub(super) fn plan(graph: &Graph) -> BTreeMap<ValueId, Place> {
         if inline(expression).is_some() {
             continue;
         }
-        let elements = graph.value(id).value_type.fixed_shape().map_or(0, |shape| shape.iter().product::<usize>());
-        let place = Place { offset: end.next_multiple_of(ALIGNMENT), bytes: elements as u64 * 4 };
+        let value_type = &graph.value(id).value_type;
+        let elements = value_type.fixed_shape().map_or(0, |shape| shape.iter().product::<usize>());
+        let place = Place { offset: end.next_multiple_of(ALIGNMENT), bytes: value_type.dtype.bytes(elements) as u64 };
         end = place.offset + place.bytes;
         places.insert(id, place);
     }

@@ -22,8 +22,15 @@ pub const IR_VERSION: i64 = 8;
 fn data_type(dtype: DType) -> i32 {
     match dtype {
         DType::F32 => 1,
+        DType::U8 => 2,
+        DType::I8 => 3,
+        DType::I32 => 6,
         DType::I64 => 7,
         DType::Bool => 9,
+        DType::F16 => 10,
+        DType::BF16 => 16,
+        DType::U4 => 21,
+        DType::I4 => 22,
     }
 }
 
@@ -66,7 +73,8 @@ impl Emitter {
         proto.input = graph.inputs().iter().map(|id| value_info(graph, *id, true)).collect();
         proto.output = graph.outputs().iter().map(|id| value_info(graph, *id, true)).collect();
         proto.node = graph.nodes().iter().map(|node| self.node(graph, node)).collect();
-        let inner = graph.nodes().iter().map(|node| node.output).filter(|id| !graph.outputs().contains(id));
+        let inner =
+            graph.nodes().iter().flat_map(|node| &node.outputs).copied().filter(|id| !graph.outputs().contains(id));
         proto.value_info = inner.map(|id| value_info(graph, id, false)).collect();
         for (id, expression) in graph.initialisers() {
             let value = graph.value(id);
@@ -94,12 +102,12 @@ impl Emitter {
     fn node(&mut self, graph: &Graph, node: &Node) -> NodeProto {
         let name = |id: &ValueId| graph.value(*id).name.clone();
         let mut proto = NodeProto::new();
-        proto.name = name(&node.output);
-        proto.op_type = node.op.onnx_name().to_owned();
+        proto.name = name(&node.output());
+        proto.op_type = node.op.name().to_owned();
         proto.input = node.inputs.iter().map(name).collect();
-        proto.output = vec![name(&node.output)];
+        proto.output = node.outputs.iter().map(name).collect();
         match &node.op {
-            Op::And | Op::Binary(_) | Op::Comparison(_) | Op::MatMul | Op::Unary(_) | Op::Where => {}
+            Op::And | Op::Binary(_) | Op::Comparison(_) | Op::MatMul | Op::TaskLowRank | Op::Unary(_) | Op::Where => {}
             Op::Cast { to } => proto.attribute.push(int("to", i64::from(data_type(*to)))),
             Op::Concat { axis } | Op::Gather { axis } | Op::Softmax { axis } => {
                 proto.attribute.push(int("axis", *axis as i64));

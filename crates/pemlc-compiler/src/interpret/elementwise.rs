@@ -86,5 +86,6 @@ fn cast(to: DType, data: &Data) -> Result<Data, String> {
         (DType::I64, Data::Bool(x)) => Data::I64(x.iter().map(|x| i64::from(*x)).collect()),
         (DType::Bool, Data::F32(x)) => Data::Bool(x.iter().map(|x| *x != 0.0).collect()),
         (DType::Bool, Data::I64(x)) => Data::Bool(x.iter().map(|x| *x != 0).collect()),
+        _ => return Err(format!("no constant is held as {to}")),
     })
 }

@@ -11,6 +11,7 @@ use crate::ir::{Op, Tensor, ValueType, infer};
 pub fn evaluate(op: &Op, inputs: &[&Tensor]) -> Result<Tensor, String> {
     let types: Vec<ValueType> = inputs.iter().map(|tensor| tensor.value_type()).collect();
     let result = infer(op, &types.iter().collect::<Vec<_>>())?;
+    let [result] = result.as_slice() else { return Err("makes several values".to_owned()) };
     let shape = result.fixed_shape().ok_or("has a symbolic shape")?;
     let data = match (op, inputs) {
         (Op::And | Op::Binary(_) | Op::Comparison(_) | Op::Where | Op::Unary(_) | Op::Cast { .. }, _) => {

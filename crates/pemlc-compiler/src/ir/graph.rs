@@ -20,15 +20,22 @@ pub struct Value {
     pub value_type: ValueType,
 }
 
-/// An operator applied to values.
+/// An operator applied to values. It is named as its first output.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
     /// Operator and attributes.
     pub op: Op,
     /// Values read.
     pub inputs: Vec<ValueId>,
-    /// Value made.
-    pub output: ValueId,
+    /// Values made: at least one, and just one for all operators but the fused ones.
+    pub outputs: Vec<ValueId>,
+}
+
+impl Node {
+    /// The first value made, which gives the node its name.
+    pub fn output(&self) -> ValueId {
+        self.outputs[0]
+    }
 }
 
 /// Why a graph cannot be built or is wrong.
@@ -109,15 +116,34 @@ impl Graph {
         self.initialiser(name, Expression::constant(tensor))
     }
 
-    /// Appends a node named `name`, as is its output, whose type is inferred.
+    /// Appends a node named `name`, as is its one output, whose type is inferred.
     pub fn node(&mut self, name: impl Into<String>, op: Op, inputs: &[ValueId]) -> Result<ValueId, IrError> {
-        let name = name.into();
-        let types: Vec<&ValueType> = inputs.iter().map(|id| &self.value(*id).value_type).collect();
-        let value_type =
-            infer(&op, &types).map_err(|reason| IrError::Node { node: name.clone(), op: op.onnx_name(), reason })?;
-        let output = self.add_value(name, value_type);
-        self.nodes.push(Node { op, inputs: inputs.to_vec(), output });
+        let node = self.make_node(&[name.into()], op, inputs)?;
+        let output = node.output();
+        self.nodes.push(node);
         Ok(output)
+    }
+
+    /// Appends a node with an output for each of `names`, the first of which names it.
+    pub fn node_with_outputs(&mut self, names: &[String], op: Op, inputs: &[ValueId]) -> Result<Vec<ValueId>, IrError> {
+        let node = self.make_node(names, op, inputs)?;
+        let outputs = node.outputs.clone();
+        self.nodes.push(node);
+        Ok(outputs)
+    }
+
+    /// A node with new output values, not yet in the list of nodes.
+    pub(crate) fn make_node(&mut self, names: &[String], op: Op, inputs: &[ValueId]) -> Result<Node, IrError> {
+        let types: Vec<&ValueType> = inputs.iter().map(|id| &self.value(*id).value_type).collect();
+        let node = names.first().cloned().unwrap_or_default();
+        let fail = |reason| IrError::Node { node: node.clone(), op: op.name(), reason };
+        let types = infer(&op, &types).map_err(fail)?;
+        if types.len() != names.len() {
+            return Err(fail(format!("makes {} values, {} were named", types.len(), names.len())));
+        }
+        let outputs =
+            names.iter().cloned().zip(types).map(|(name, value_type)| self.add_value(name, value_type)).collect();
+        Ok(Node { op, inputs: inputs.to_vec(), outputs })
     }
 
     /// Makes `value` a graph output.

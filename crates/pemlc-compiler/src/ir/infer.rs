@@ -3,8 +3,12 @@
 use super::op::Op;
 use super::value::{DType, Dim, ValueType};
 
-/// The result type of `op` on `inputs`; the error says in words what does not fit.
-pub fn infer(op: &Op, inputs: &[&ValueType]) -> Result<ValueType, String> {
+/// The types of what `op` makes of `inputs`; the error says in words what does not fit.
+pub fn infer(op: &Op, inputs: &[&ValueType]) -> Result<Vec<ValueType>, String> {
+    infer_one(op, inputs).map(|value_type| vec![value_type])
+}
+
+fn infer_one(op: &Op, inputs: &[&ValueType]) -> Result<ValueType, String> {
     match op {
         Op::And => {
             let [left, right] = exactly(inputs)?;
@@ -61,10 +65,11 @@ pub fn infer(op: &Op, inputs: &[&ValueType]) -> Result<ValueType, String> {
         }
         Op::Softmax { axis } => {
             let [input] = exactly(inputs)?;
-            require(input, DType::F32)?;
+            require_float(input)?;
             within(*axis, input.rank())?;
             Ok(input.clone())
         }
+        Op::TaskLowRank => task_low_rank(inputs),
         Op::Transpose { permutation } => {
             let [input] = exactly(inputs)?;
             let mut sorted = permutation.clone();
@@ -77,7 +82,7 @@ pub fn infer(op: &Op, inputs: &[&ValueType]) -> Result<ValueType, String> {
         }
         Op::Unary(_) => {
             let [input] = exactly(inputs)?;
-            require(input, DType::F32)?;
+            require_float(input)?;
             Ok(input.clone())
         }
         Op::Unsqueeze { axes } => {
@@ -106,6 +111,10 @@ fn exactly<'a, const N: usize>(inputs: &[&'a ValueType]) -> Result<[&'a ValueTyp
 
 fn require(value: &ValueType, dtype: DType) -> Result<(), String> {
     if value.dtype == dtype { Ok(()) } else { Err(format!("takes {dtype}, has {value}")) }
+}
+
+fn require_float(value: &ValueType) -> Result<(), String> {
+    if value.dtype.is_float() { Ok(()) } else { Err(format!("takes floats, has {value}")) }
 }
 
 fn within(axis: usize, rank: usize) -> Result<(), String> {
@@ -154,15 +163,31 @@ fn concat(axis: usize, inputs: &[&ValueType]) -> Result<ValueType, String> {
 
 fn matmul(inputs: &[&ValueType]) -> Result<ValueType, String> {
     let [left, right] = exactly(inputs)?;
-    require(left, DType::F32)?;
-    require(right, DType::F32)?;
+    require_float(left)?;
+    require(right, left.dtype)?;
     match (left.shape.as_slice(), right.shape.as_slice()) {
         ([left_batch @ .., m, k], [right_batch @ .., k2, n]) if k == k2 => {
             let mut shape = broadcast(left_batch, right_batch)?;
             shape.extend([m.clone(), n.clone()]);
-            Ok(ValueType { dtype: DType::F32, shape })
+            Ok(ValueType { dtype: left.dtype, shape })
         }
         _ => Err(format!("cannot multiply {left} and {right}")),
+    }
+}
+
+fn task_low_rank(inputs: &[&ValueType]) -> Result<ValueType, String> {
+    let [x, index, down, up] = exactly(inputs)?;
+    require_float(x)?;
+    require(index, DType::I64)?;
+    require(down, x.dtype)?;
+    require(up, x.dtype)?;
+    match (x.shape.as_slice(), index.shape.as_slice(), down.shape.as_slice(), up.shape.as_slice()) {
+        ([batch, sequence, width], [rows], [tasks, inner, rank], [up_tasks, up_rank, out])
+            if (batch, width, tasks, rank) == (rows, inner, up_tasks, up_rank) =>
+        {
+            Ok(ValueType { dtype: x.dtype, shape: vec![batch.clone(), sequence.clone(), out.clone()] })
+        }
+        _ => Err(format!("cannot take {x} through {down} and {up} by {index}")),
     }
 }
 
@@ -202,10 +227,10 @@ mod tests {
     fn past_and_new_tokens_concatenate_to_the_total() {
         let past = f32s(&[Symbol::Batch.into(), 2.into(), Symbol::PastSequence.into(), 16.into()]);
         let new = f32s(&[Symbol::Batch.into(), 2.into(), Symbol::Sequence.into(), 16.into()]);
-        let total = infer(&Op::Concat { axis: 2 }, &[&past, &new]).unwrap();
+        let total = infer_one(&Op::Concat { axis: 2 }, &[&past, &new]).unwrap();
         assert_eq!(total.to_string(), "f32[batch_size, 2, total_sequence_length, 16]");
         let prefix = f32s(&[Symbol::Batch.into(), 2.into(), 8.into(), 16.into()]);
-        let keys = infer(&Op::Concat { axis: 2 }, &[&prefix, &total]).unwrap();
+        let keys = infer_one(&Op::Concat { axis: 2 }, &[&prefix, &total]).unwrap();
         assert_eq!(keys.to_string(), "f32[batch_size, 2, total_sequence_length + 8, 16]");
     }
 

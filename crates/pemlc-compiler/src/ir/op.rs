@@ -95,6 +95,9 @@ pub enum Op {
         /// Axis that sums to one.
         axis: usize,
     },
+    /// `x` `[batch, sequence, in]`, `index` i64 `[batch]`, `down` `[tasks, in, rank]`, `up` `[tasks, rank, out]`: each row of `x` through
+    /// its own task's product, `x_b down_t up_t`. No runtime has it: a pass chooses a lowering for each.
+    TaskLowRank,
     /// Axis `i` of the result is axis `permutation[i]` of the input.
     Transpose {
         /// Source axis of each result axis.
@@ -112,8 +115,8 @@ pub enum Op {
 }
 
 impl Op {
-    /// The ONNX operator type.
-    pub fn onnx_name(&self) -> &'static str {
+    /// Name, which is the ONNX operator type where ONNX has the operator.
+    pub fn name(&self) -> &'static str {
         match self {
             Self::And => "And",
             Self::Binary(Binary::Add) => "Add",
@@ -135,6 +138,7 @@ impl Op {
             Self::Reshape { .. } => "Reshape",
             Self::Slice { .. } => "Slice",
             Self::Softmax { .. } => "Softmax",
+            Self::TaskLowRank => "TaskLowRank",
             Self::Transpose { .. } => "Transpose",
             Self::Unary(Unary::Cos) => "Cos",
             Self::Unary(Unary::Erf) => "Erf",

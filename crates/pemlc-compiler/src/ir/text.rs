@@ -16,10 +16,13 @@ impl fmt::Display for Graph {
             writeln!(f, "  {}: {} = {}", value.name, value.value_type, describe(expression))?;
         }
         for node in self.nodes() {
-            let output = self.value(node.output);
+            let outputs: Vec<String> = node
+                .outputs
+                .iter()
+                .map(|id| format!("{}: {}", self.value(*id).name, self.value(*id).value_type))
+                .collect();
             let inputs: Vec<&str> = node.inputs.iter().map(|id| self.value(*id).name.as_str()).collect();
-            let inputs = inputs.join(", ");
-            writeln!(f, "  {}: {} = {:?}({inputs})", output.name, output.value_type, node.op)?;
+            writeln!(f, "  {} = {:?}({})", outputs.join(", "), node.op, inputs.join(", "))?;
         }
         let outputs: Vec<&str> = self.outputs().iter().map(|id| self.value(*id).name.as_str()).collect();
         writeln!(f, "  return {}", outputs.join(", "))

@@ -7,19 +7,67 @@ use std::fmt;
 pub enum DType {
     /// 32-bit float.
     F32,
+    /// 16-bit float of 5 exponent bits.
+    F16,
+    /// 16-bit float of 8 exponent bits.
+    BF16,
+    /// 32-bit signed integer.
+    I32,
+    /// 8-bit signed integer.
+    I8,
+    /// 8-bit unsigned integer.
+    U8,
+    /// 4-bit signed integer, two to a byte, the first in the low half.
+    I4,
+    /// 4-bit unsigned integer, packed likewise.
+    U4,
     /// 64-bit signed integer.
     I64,
     /// Truth value.
     Bool,
 }
 
+impl DType {
+    /// Every number type.
+    pub const ALL: [Self; 10] =
+        [Self::F32, Self::F16, Self::BF16, Self::I64, Self::I32, Self::I8, Self::U8, Self::I4, Self::U4, Self::Bool];
+
+    /// Name in the text form.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::BF16 => "bf16",
+            Self::I64 => "i64",
+            Self::I32 => "i32",
+            Self::I8 => "i8",
+            Self::U8 => "u8",
+            Self::I4 => "i4",
+            Self::U4 => "u4",
+            Self::Bool => "bool",
+        }
+    }
+
+    /// Whether it is a floating-point type.
+    pub fn is_float(self) -> bool {
+        matches!(self, Self::F32 | Self::F16 | Self::BF16)
+    }
+
+    /// Bytes that `count` values take in a file.
+    pub fn bytes(self, count: usize) -> usize {
+        match self {
+            Self::I64 => count * 8,
+            Self::F32 | Self::I32 => count * 4,
+            Self::F16 | Self::BF16 => count * 2,
+            Self::I8 | Self::U8 | Self::Bool => count,
+            Self::I4 | Self::U4 => count.div_ceil(2),
+        }
+    }
+}
+
 impl fmt::Display for DType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::F32 => "f32",
-            Self::I64 => "i64",
-            Self::Bool => "bool",
-        })
+        f.write_str(self.name())
     }
 }
 

@@ -32,21 +32,26 @@ pub fn verify(graph: &Graph) -> Result<(), IrError> {
     let mut available: BTreeSet<ValueId> = graph.inputs().iter().copied().collect();
     available.extend(graph.initialisers().map(|(id, _)| id));
     for node in graph.nodes() {
-        let output = graph.value(node.output);
+        let Some(output) = node.outputs.first().map(|id| graph.value(*id)) else {
+            return Err(broken(format!("a node of {} makes nothing", node.op.name())));
+        };
         if let Some(missing) = node.inputs.iter().find(|id| !available.contains(id)) {
             return Err(broken(format!("`{}` reads `{}` before it is made", output.name, graph.value(*missing).name)));
         }
         let types: Vec<&ValueType> = node.inputs.iter().map(|id| &graph.value(*id).value_type).collect();
-        let value_type = infer(&node.op, &types).map_err(|reason| IrError::Node {
-            node: output.name.clone(),
-            op: node.op.onnx_name(),
-            reason,
-        })?;
-        if value_type != output.value_type {
-            return Err(broken(format!("`{}` is declared {} and is {value_type}", output.name, output.value_type)));
+        let fail = |reason| IrError::Node { node: output.name.clone(), op: node.op.name(), reason };
+        let inferred = infer(&node.op, &types).map_err(fail)?;
+        if inferred.len() != node.outputs.len() {
+            return Err(fail(format!("makes {} values, has {}", inferred.len(), node.outputs.len())));
         }
-        make(node.output)?;
-        available.insert(node.output);
+        for (id, value_type) in node.outputs.iter().zip(inferred) {
+            let value = graph.value(*id);
+            if value_type != value.value_type {
+                return Err(broken(format!("`{}` is declared {} and is {value_type}", value.name, value.value_type)));
+            }
+            make(*id)?;
+        }
+        available.extend(&node.outputs);
     }
     match graph.outputs().iter().find(|id| !available.contains(id)) {
         Some(id) => Err(broken(format!("output `{}` is never made", graph.value(*id).name))),

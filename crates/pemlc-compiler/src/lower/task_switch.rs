@@ -53,7 +53,7 @@ impl TaskSwitch {
         builder.gather(name, 0, table, self.index)
     }
 
-    /// `x` `[batch, sequence, in]` through each row's own low-rank product, `[batch, sequence, out]`.
+    /// `x` `[batch, sequence, in]` through each row's own low-rank product, `[batch, sequence, out]`. How it is computed is a pass's choice.
     pub(crate) fn private_delta(
         &self,
         builder: &mut Builder,
@@ -63,9 +63,6 @@ impl TaskSwitch {
     ) -> Result<ValueId, IrError> {
         let down = builder.constant(format!("{name}.lora_a"), &delta.down)?;
         let up = builder.constant(format!("{name}.lora_b"), &delta.up)?;
-        let down = builder.gather(format!("{name}.task_a"), 0, down, self.index)?;
-        let up = builder.gather(format!("{name}.task_b"), 0, up, self.index)?;
-        let hidden = builder.matmul(format!("{name}.task_hidden"), x, down)?;
-        builder.matmul(format!("{name}.task_delta"), hidden, up)
+        builder.node(format!("{name}.task_delta"), Op::TaskLowRank, &[x, self.index, down, up])
     }
 }

@@ -1,7 +1,7 @@
 //! Removes what no output needs. Graph inputs stay: they are a contract.
 
 use super::{Outcome, Pass};
-use crate::ir::{Graph, ValueId};
+use crate::ir::{Graph, Node, ValueId};
 use std::collections::BTreeSet;
 
 /// See the module.
@@ -16,15 +16,16 @@ impl Pass for DeadCode {
     fn run(&self, graph: &mut Graph) -> Result<Outcome, String> {
         let mut live: BTreeSet<ValueId> = graph.outputs.iter().copied().collect();
         for node in graph.nodes.iter().rev() {
-            if live.contains(&node.output) {
+            if node.outputs.iter().any(|id| live.contains(id)) {
                 live.extend(&node.inputs);
             }
         }
-        let dead_nodes = graph.nodes.iter().map(|node| node.output).filter(|id| !live.contains(id));
+        let dead = |node: &&Node| !node.outputs.iter().any(|id| live.contains(id));
+        let dead_nodes = graph.nodes.iter().filter(dead).map(Node::output);
         let dead_initialisers = graph.initialisers.keys().copied().filter(|id| !live.contains(id));
         let changed =
             dead_nodes.chain(dead_initialisers).map(|id| format!("removed `{}`", graph.value(id).name)).collect();
-        graph.nodes.retain(|node| live.contains(&node.output));
+        graph.nodes.retain(|node| node.outputs.iter().any(|id| live.contains(id)));
         graph.initialisers.retain(|id, _| live.contains(id));
         Ok(Outcome { changed, ..Outcome::default() })
     }

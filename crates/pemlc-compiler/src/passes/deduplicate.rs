@@ -30,23 +30,23 @@ impl Pass for Deduplicate {
         replacements.retain(|id, _| !graph.outputs.contains(id));
         graph.replace_uses(&replacements);
 
-        let mut seen: HashMap<(Op, Vec<ValueId>), ValueId> = HashMap::new();
+        let mut seen: HashMap<(Op, Vec<ValueId>), Vec<ValueId>> = HashMap::new();
         let mut merged: BTreeMap<ValueId, ValueId> = BTreeMap::new();
         for node in &graph.nodes {
             let inputs: Vec<ValueId> = node.inputs.iter().map(|id| merged.get(id).copied().unwrap_or(*id)).collect();
             match seen.get(&(node.op.clone(), inputs.clone())) {
-                Some(other) if !graph.outputs.contains(&node.output) => {
-                    merged.insert(node.output, *other);
+                Some(others) if !node.outputs.iter().any(|id| graph.outputs.contains(id)) => {
+                    merged.extend(node.outputs.iter().copied().zip(others.iter().copied()));
                 }
                 _ => {
-                    seen.insert((node.op.clone(), inputs), node.output);
+                    seen.insert((node.op.clone(), inputs), node.outputs.clone());
                 }
             }
         }
         graph.replace_uses(&merged);
         replacements.extend(merged);
         graph.initialisers.retain(|id, _| !replacements.contains_key(id));
-        graph.nodes.retain(|node| !replacements.contains_key(&node.output));
+        graph.nodes.retain(|node| !replacements.contains_key(&node.output()));
         let name = |id: &ValueId| &graph.value(*id).name;
         let changed = replacements.iter().map(|(id, other)| format!("`{}` is `{}`", name(id), name(other))).collect();
         Ok(Outcome { changed, ..Outcome::default() })

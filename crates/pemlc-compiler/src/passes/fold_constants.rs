@@ -18,7 +18,7 @@ impl Pass for FoldConstants {
         let mut remaining = Vec::with_capacity(graph.nodes.len());
         let mut uses = graph.use_counts();
         for node in std::mem::take(&mut graph.nodes) {
-            let name = &graph.value(node.output).name;
+            let name = &graph.value(node.output()).name;
             let constants: Option<Vec<&Tensor>> = node.inputs.iter().map(|id| graph.constant_of(*id)).collect();
             let Some(constants) = constants else {
                 if node.inputs.iter().all(|id| graph.initialisers.contains_key(id)) {
@@ -29,7 +29,7 @@ impl Pass for FoldConstants {
             };
             let value = evaluate(&node.op, &constants).map_err(|reason| format!("node `{name}` {reason}"))?;
             outcome.changed.push(format!("evaluated `{name}`"));
-            graph.initialisers.insert(node.output, Expression::constant(value));
+            graph.initialisers.insert(node.output(), Expression::constant(value));
             // Intermediate constants go as soon as their last reader is evaluated, so that memory stays small.
             for id in &node.inputs {
                 uses[id.0] -= 1;

@@ -28,10 +28,10 @@ impl Pass for FoldSharedDelta {
         let mut outcome = Outcome::default();
         let uses = graph.use_counts();
         let makers: BTreeMap<ValueId, usize> =
-            graph.nodes.iter().enumerate().map(|(index, node)| (node.output, index)).collect();
+            graph.nodes.iter().enumerate().map(|(index, node)| (node.output(), index)).collect();
         let matches: Vec<Match> = (0..graph.nodes.len()).filter_map(|add| find(graph, &makers, add)).collect();
         for found in matches {
-            let name = graph.value(graph.nodes[found.add].output).name.clone();
+            let name = graph.value(graph.nodes[found.add].output()).name.clone();
             let weight_name = graph.value(found.weight).name.clone();
             if uses[found.weight.0] != 1 {
                 outcome.declined.push(format!("`{name}`: `{weight_name}` is read elsewhere too"));
@@ -41,7 +41,7 @@ impl Pass for FoldSharedDelta {
             let expression = Expression::AddLowRank { base: Box::new(base), down: found.down, up: found.up };
             graph.initialisers.insert(found.weight, expression);
             let node = &mut graph.nodes[found.add];
-            *node = Node { op: Op::MatMul, inputs: vec![found.x, found.weight], output: node.output };
+            *node = Node { op: Op::MatMul, inputs: vec![found.x, found.weight], outputs: node.outputs.clone() };
             outcome.changed.push(format!("folded the shared delta of `{name}` into `{weight_name}`"));
         }
         // The replaced products are now unread, and would read the folded weight.

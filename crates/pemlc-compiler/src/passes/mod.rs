@@ -4,11 +4,14 @@ mod dead_code;
 mod deduplicate;
 mod fold_constants;
 mod fold_shared_delta;
+mod lower_task_switch;
+mod rewriter;
 
 pub use dead_code::DeadCode;
 pub use deduplicate::Deduplicate;
 pub use fold_constants::FoldConstants;
 pub use fold_shared_delta::FoldSharedDelta;
+pub use lower_task_switch::LowerTaskSwitch;
 
 use crate::ir::{Graph, IrError, verify};
 
@@ -45,7 +48,13 @@ pub struct PassError {
 
 /// The passes that a lowered decoder goes through, in order.
 pub fn decoder_passes() -> Vec<Box<dyn Pass>> {
-    vec![Box::new(FoldSharedDelta), Box::new(FoldConstants), Box::new(Deduplicate), Box::new(DeadCode)]
+    vec![
+        Box::new(FoldSharedDelta),
+        Box::new(LowerTaskSwitch),
+        Box::new(FoldConstants),
+        Box::new(Deduplicate),
+        Box::new(DeadCode),
+    ]
 }
 
 /// The passes that freeze a lowered prompt encoder, in order.
