@@ -49,12 +49,40 @@ pub struct ArtifactManifest {
     pub profile: String,
     /// Largest absolute difference between the frozen encoder as compiled and as the trainer evaluated it.
     pub encoder_difference: Option<f64>,
+    /// Graphs beside `model.onnx`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub graphs: Vec<GraphRecord>,
     /// What the check asked for and found; absent until a check ran.
     pub validation: Option<Validation>,
     /// True only when every check of every runtime asked for passed on exactly these files.
     pub validated: bool,
     /// Files of this directory, `pemlc.json` excepted.
     pub files: Vec<FileHash>,
+}
+
+/// A graph beside `model.onnx`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GraphRecord {
+    /// Path in the artifact directory.
+    pub file: String,
+    /// What it is for.
+    pub profile: GraphProfile,
+    /// The one task that it answers as; absent where a row, or an adapter, says which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
+}
+
+/// What a graph takes and gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum GraphProfile {
+    /// As `model.onnx` without `task_id`: it answers as one task.
+    PinnedCausalLm,
+    /// As `model.onnx` without `task_id`: a task's tensors are inputs, which an `.onnx_adapter` file fills.
+    AdapterCausalLm,
+    /// `input_ids`, `attention_mask`, `position_ids`, `task_id` to `scores`: the log-likelihood of every answer of the task.
+    Scorer,
 }
 
 impl ArtifactManifest {
@@ -202,6 +230,7 @@ mod tests {
             dtype: "f32".to_owned(),
             profile: "causal-lm".to_owned(),
             encoder_difference: Some(1e-7),
+            graphs: Vec::new(),
             validation: None,
             validated: false,
             files: vec![],

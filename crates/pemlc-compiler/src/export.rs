@@ -1,13 +1,14 @@
 //! `pemlc export`: the whole pipeline, from a run directory to an artifact directory.
 
-use crate::emit::{IR_VERSION, OPSET, WriteError, write_model};
+use crate::emit::{IR_VERSION, MODEL_FILE, OPSET, WriteError, write_model};
 use crate::freeze::FreezeError;
 use crate::ir::{IrError, verify};
 use crate::lower::lower_decoder;
 use crate::model_card::model_card;
+use crate::outputs::{Extras, companions, lower_extras, write_adapters, write_extras, write_task_folders};
 use crate::passes::{PassError, decoder_passes, run_passes};
 use crate::run_source::{RunSource, SourceError};
-use pemlc_artifact::artifact::{ARTIFACT_SCHEMA_VERSION, ArtifactManifest};
+use pemlc_artifact::artifact::{ARTIFACT_SCHEMA_VERSION, ArtifactManifest, GraphRecord};
 use pemlc_artifact::atomic::AtomicDir;
 use pemlc_artifact::hash::{FileHash, hash_directory};
 use pemlc_artifact::manifest::ManifestError;
@@ -25,6 +26,8 @@ const ENCODER_TOLERANCE: f64 = 1e-4;
 pub struct ExportOptions {
     /// Replace an existing artifact directory.
     pub force: bool,
+    /// What to write beside `model.onnx`.
+    pub extras: Extras,
 }
 
 /// Why an export failed. Nothing is left at the output path.
@@ -64,6 +67,9 @@ pub enum ExportError {
         /// Largest absolute difference.
         difference: f64,
     },
+    /// Adapter files were asked for, and there is nothing to put into them.
+    #[error("no task has a delta or prefix of its own, so adapter files would be empty: leave out ort-adapters")]
+    NothingToAdapt,
     /// A defect of the compiler: lowering built a graph that does not fit together.
     #[error("lowering: {0}")]
     Lower(#[from] IrError),
@@ -116,6 +122,12 @@ pub fn export(
     let mut graph = lower_decoder(checkpoint.config(), &normal_form)?;
     verify(&graph)?;
     let outcomes = run_passes(&mut graph, &decoder_passes())?;
+    let tasks: Vec<&str> = source.manifest.tasks.iter().map(|task| task.name.as_str()).collect();
+    let mut extras = lower_extras(&options.extras, checkpoint.config(), &normal_form, &tasks)?;
+    for extra in &mut extras {
+        verify(&extra.graph)?;
+        run_passes(&mut extra.graph, &decoder_passes())?;
+    }
     let changes: Vec<String> =
         outcomes.iter().map(|outcome| format!("{} {}", outcome.pass, outcome.changed.len())).collect();
     clock.done(&format!("graph of {} nodes (changes: {})", graph.nodes().len(), changes.join(", ")));
@@ -125,12 +137,20 @@ pub fn export(
         move |source| ExportError::Io { path, source }
     };
     let directory = AtomicDir::new(out).map_err(io_error(out))?;
-    let files = write_model(&graph, &checkpoint, &metadata(&source), directory.path())?;
+    let mut files = write_model(&graph, &checkpoint, &metadata(&source), directory.path())?;
+    files.extend(write_extras(&extras, &checkpoint, &metadata(&source), directory.path())?);
+    if options.extras.ort_adapters {
+        write_adapters(&normal_form, &tasks, directory.path())?;
+    }
     let bytes: u64 = files.iter().map(|file| file.bytes).sum();
     clock.done(&format!("model written, {:.1} MB", bytes as f64 / 1e6));
 
     write_companions(&source, &checkpoint, directory.path())?;
-    let manifest = write_manifest(&source, &checkpoint, files, encoder_difference, directory.path())?;
+    if options.extras.task_folders {
+        write_task_folders(&tasks, &checkpoint, directory.path())?;
+    }
+    let graphs = extras.into_iter().map(|extra| extra.record).collect();
+    let manifest = write_manifest(&source, &checkpoint, (files, graphs), encoder_difference, directory.path())?;
     directory.commit(options.force).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => ExportError::OutputExists(out.to_owned()),
         _ => ExportError::Io { path: out.to_owned(), source: error },
@@ -198,12 +218,9 @@ fn metadata(source: &RunSource) -> Vec<(String, String)> {
     ]
 }
 
-/// Tokenizer and configuration as the Hugging Face ecosystem names them, the adapters, the probes.
+/// Tokenizer and configuration as the Hugging Face and onnxruntime-genai ecosystems name them, the adapters, the probes.
 fn write_companions(source: &RunSource, checkpoint: &Checkpoint, directory: &Path) -> Result<(), ExportError> {
-    let mut texts = checkpoint.companion_files()?;
-    texts.push(("tokenizer.json".to_owned(), checkpoint.tokenizer_json()?));
-    texts.push(("config.json".to_owned(), checkpoint.config_json()?));
-    for (name, text) in texts {
+    for (name, text) in companions(checkpoint, MODEL_FILE)? {
         let path = directory.join(name);
         std::fs::write(&path, text).map_err(|source| ExportError::Io { path, source })?;
     }
@@ -237,7 +254,7 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
 fn write_manifest(
     source: &RunSource,
     checkpoint: &Checkpoint,
-    model_files: Vec<FileHash>,
+    (model_files, graphs): (Vec<FileHash>, Vec<GraphRecord>),
     encoder_difference: Option<f64>,
     directory: &Path,
 ) -> Result<ArtifactManifest, ExportError> {
@@ -255,6 +272,7 @@ fn write_manifest(
         dtype: "f32".to_owned(),
         profile: "causal-lm".to_owned(),
         encoder_difference,
+        graphs,
         validation: None,
         validated: false,
         files: Vec::new(),

@@ -6,12 +6,14 @@ pub mod deltas;
 pub mod emit;
 pub mod export;
 pub mod freeze;
+pub mod genai;
 pub mod inspect;
 pub mod interpret;
 pub mod ir;
 pub mod lower;
 pub mod model_card;
 pub mod normal_form;
+pub mod outputs;
 pub mod passes;
 pub mod run_source;
 

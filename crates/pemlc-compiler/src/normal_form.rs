@@ -64,3 +64,27 @@ pub struct NormalForm {
     /// Prefix rows, if any.
     pub prefix: Option<Prefix>,
 }
+
+impl NormalForm {
+    /// What is left when the task is `task` for good: a normal form of that one task.
+    ///
+    /// # Panics
+    /// When there is no such task.
+    pub fn pinned(&self, task: usize) -> Self {
+        assert!(task < self.tasks, "task {task} of {}", self.tasks);
+        let own = |(site, delta): (&Site, &LowRank)| {
+            (*site, LowRank { down: Arc::new(delta.down.part(task)), up: Arc::new(delta.up.part(task)) })
+        };
+        let prefix = self.prefix.as_ref().map(|prefix| {
+            let set = prefix.set_of_task.get(task).copied().unwrap_or_default();
+            let part = |tensor: &Arc<Tensor>| Arc::new(tensor.part(set));
+            let rows = |layer: &PrefixLayer| PrefixLayer {
+                key: part(&layer.key),
+                value: part(&layer.value),
+                log_gate: part(&layer.log_gate),
+            };
+            Prefix { set_of_task: vec![0], layers: prefix.layers.iter().map(rows).collect() }
+        });
+        Self { tasks: 1, private: self.private.iter().map(own).collect(), prefix, ..self.clone() }
+    }
+}

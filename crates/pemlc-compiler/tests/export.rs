@@ -17,7 +17,13 @@ fn everything() -> Spec {
 }
 
 fn try_export(fixture: &Fixture, base: Option<&Path>, force: bool) -> Result<ArtifactManifest, ExportError> {
-    export(&fixture.run(), base, &fixture.folder.path().join("out"), &ExportOptions { force }, &mut |_| {})
+    export(
+        &fixture.run(),
+        base,
+        &fixture.folder.path().join("out"),
+        &ExportOptions { force, ..ExportOptions::default() },
+        &mut |_| {},
+    )
 }
 
 /// The error of an export that must fail, with the fixture's folder elided; nothing may be left behind.

@@ -18,7 +18,9 @@ mod ort_cuda;
 mod ort_environment;
 mod ort_profile;
 mod ort_session;
+mod raw;
 mod score;
+mod scorer;
 mod session;
 mod tract;
 
@@ -28,5 +30,7 @@ pub use generate::{GenerateOptions, Generated, generate};
 pub use io::{CacheShape, Inputs, KeyValue, Outputs, Padding, Row};
 pub use kind::{RuntimeKind, UnknownRuntime};
 pub use locate::{ORT_LIBRARY, ORT_VERSION, cache_dir, locate_ort};
+pub use raw::{RawSession, RawTensor};
 pub use score::{ScoreRow, TokenScore, score};
+pub use scorer::Scorer;
 pub use session::{OpenOptions, Session, open};

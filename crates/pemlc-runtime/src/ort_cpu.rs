@@ -2,11 +2,14 @@
 
 use crate::ort_session::OrtSession;
 use crate::{OpenOptions, RuntimeError, RuntimeKind, ort_environment};
-use ort::ep::{CPU, ExecutionProvider};
+use ort::ep::{CPU, ExecutionProvider, ExecutionProviderDispatch};
 use std::path::Path;
 
 pub(crate) fn open(model: &Path, options: &OpenOptions) -> Result<OrtSession, RuntimeError> {
     ort_environment::environment(options)?;
-    let provider = CPU::default().with_arena_allocator(true).build().error_on_failure();
-    OrtSession::open(RuntimeKind::OrtCpu, provider, CPU::NAME, model, options)
+    OrtSession::open(RuntimeKind::OrtCpu, provider(), CPU::NAME, model, options)
+}
+
+pub(crate) fn provider() -> ExecutionProviderDispatch {
+    CPU::default().with_arena_allocator(true).build().error_on_failure()
 }

@@ -2,12 +2,17 @@
 
 use crate::ort_session::OrtSession;
 use crate::{OpenOptions, RuntimeError, RuntimeKind, ort_environment};
-use ort::ep::{CUDA, ExecutionProvider};
+use ort::ep::{CUDA, ExecutionProvider, ExecutionProviderDispatch};
 use std::path::Path;
 
 const RUNTIME: RuntimeKind = RuntimeKind::OrtCuda;
 
 pub(crate) fn open(model: &Path, options: &OpenOptions) -> Result<OrtSession, RuntimeError> {
+    OrtSession::open(RUNTIME, provider(options)?, CUDA::NAME, model, options)
+}
+
+/// The CUDA execution provider, or why there is none.
+pub(crate) fn provider(options: &OpenOptions) -> Result<ExecutionProviderDispatch, RuntimeError> {
     ort_environment::environment(options)?;
     if !matches!(CUDA::is_available(), Ok(true)) {
         let message =
@@ -17,6 +22,5 @@ pub(crate) fn open(model: &Path, options: &OpenOptions) -> Result<OrtSession, Ru
         return Err(RuntimeError::Provider { runtime: RUNTIME, message });
     }
     // TF32 rounds inputs of matrix products to 10 bits, which no f32 tolerance survives.
-    let provider = CUDA::default().with_device_id(options.cuda_device).with_tf32(false).build().error_on_failure();
-    OrtSession::open(RUNTIME, provider, CUDA::NAME, model, options)
+    Ok(CUDA::default().with_device_id(options.cuda_device).with_tf32(false).build().error_on_failure())
 }

@@ -6,7 +6,7 @@ use crate::{
 };
 use ndarray::{Array3, Array4};
 use ort::ep::ExecutionProviderDispatch;
-use ort::session::builder::GraphOptimizationLevel;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{Session as OnnxSession, SessionInputValue};
 use ort::value::{DynValue, Tensor, TensorElementType, TensorRef, ValueType};
 use std::borrow::Cow;
@@ -31,19 +31,10 @@ impl OrtSession {
         model: &Path,
         options: &OpenOptions,
     ) -> Result<Self, RuntimeError> {
-        let environment = ort_environment::environment(options)?;
         let failed = |message: String| RuntimeError::Load { runtime: kind, path: model.to_owned(), message };
-        let mut builder = OnnxSession::builder(environment)
-            .map_err(|error| failed(error.to_string()))?
-            .with_optimization_level(GraphOptimizationLevel::All)
-            .map_err(|error| failed(error.to_string()))?
-            .with_execution_providers([provider])
-            .map_err(|error| RuntimeError::Provider { runtime: kind, message: error.to_string() })?;
+        let mut builder = build(kind, provider, model, options)?;
         let profile = TempDir::with_prefix("pemlc-profile-").map_err(|error| failed(error.to_string()))?;
         builder = builder.with_profiling(profile.path().join("run")).map_err(|error| failed(error.to_string()))?;
-        if let Some(threads) = options.threads {
-            builder = builder.with_intra_threads(threads).map_err(|error| failed(error.to_string()))?;
-        }
         let session = builder.commit_from_file(model).map_err(|error| failed(error.to_string()))?;
         let interface = |message: String| RuntimeError::Interface { runtime: kind, path: model.to_owned(), message };
         let cache = cache_shape(&session).map_err(interface)?;
@@ -61,6 +52,27 @@ impl OrtSession {
         drop(folder);
         Ok(())
     }
+}
+
+/// A session's builder with the execution provider asked for and no other.
+pub(crate) fn build(
+    kind: RuntimeKind,
+    provider: ExecutionProviderDispatch,
+    model: &Path,
+    options: &OpenOptions,
+) -> Result<SessionBuilder, RuntimeError> {
+    let environment = ort_environment::environment(options)?;
+    let failed = |message: String| RuntimeError::Load { runtime: kind, path: model.to_owned(), message };
+    let mut builder = OnnxSession::builder(environment)
+        .map_err(|error| failed(error.to_string()))?
+        .with_optimization_level(GraphOptimizationLevel::All)
+        .map_err(|error| failed(error.to_string()))?
+        .with_execution_providers([provider])
+        .map_err(|error| RuntimeError::Provider { runtime: kind, message: error.to_string() })?;
+    if let Some(threads) = options.threads {
+        builder = builder.with_intra_threads(threads).map_err(|error| failed(error.to_string()))?;
+    }
+    Ok(builder)
 }
 
 impl Session for OrtSession {

@@ -150,7 +150,7 @@ impl Session for TractSession {
 const TRACT_VERSION: &str = "0.23.9";
 
 /// Runs `work` and turns both errors and panics into text: tract panics, for instance, on an index out of range.
-fn guarded<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, String> {
+pub(crate) fn guarded<T>(work: impl FnOnce() -> TractResult<T>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(result) => result.map_err(|error| format!("{error:#}")),
         Err(panic) => {

@@ -2,10 +2,12 @@
 
 mod evaluate;
 mod external_data;
+mod ort_adapter;
 mod protobuf;
 
 pub use evaluate::EvaluateError;
 pub use external_data::WriteError;
+pub use ort_adapter::ort_adapter;
 pub use protobuf::{IR_VERSION, OPSET};
 
 use crate::ir::Graph;
@@ -27,13 +29,28 @@ pub fn write_model(
     metadata: &[(String, String)],
     directory: &Path,
 ) -> Result<Vec<FileHash>, WriteError> {
+    write_model_as(graph, checkpoint, metadata, &directory.join(MODEL_FILE))
+}
+
+/// As [`write_model`], to the file `path`, its weights beside it.
+pub(crate) fn write_model_as(
+    graph: &Graph,
+    checkpoint: &Checkpoint,
+    metadata: &[(String, String)],
+    path: &Path,
+) -> Result<Vec<FileHash>, WriteError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let data_file = if name == MODEL_FILE && path.parent().is_some_and(|parent| parent.ends_with("onnx")) {
+        format!("{name}_data")
+    } else {
+        format!("{name}.data")
+    };
     let places = external_data::plan(graph);
-    let data = external_data::write(graph, &places, checkpoint, &directory.join(DATA_FILE))?;
-    let path = directory.join(MODEL_FILE);
-    let io_error = |source| WriteError::Io { path: path.clone(), source };
-    let bytes = protobuf::model(graph, &places, DATA_FILE, metadata).write_to_bytes();
+    let data = external_data::write(graph, &places, checkpoint, &path.with_file_name(&data_file))?;
+    let io_error = |source| WriteError::Io { path: path.to_owned(), source };
+    let bytes = protobuf::model(graph, &places, &data_file, metadata).write_to_bytes();
     let bytes = bytes.map_err(|error| io_error(std::io::Error::other(error)))?;
-    std::fs::write(&path, &bytes).map_err(io_error)?;
+    std::fs::write(path, &bytes).map_err(io_error)?;
     let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(vec![FileHash { path: MODEL_FILE.to_owned(), sha256, bytes: bytes.len() as u64 }, data])
+    Ok(vec![FileHash { path: name, sha256, bytes: bytes.len() as u64 }, data])
 }

@@ -109,7 +109,11 @@ impl Emitter {
         match &node.op {
             Op::And | Op::Binary(_) | Op::Comparison(_) | Op::MatMul | Op::TaskLowRank | Op::Unary(_) | Op::Where => {}
             Op::Cast { to } => proto.attribute.push(int("to", i64::from(data_type(*to)))),
-            Op::Concat { axis } | Op::Gather { axis } | Op::Softmax { axis } => {
+            Op::Concat { axis }
+            | Op::Gather { axis }
+            | Op::GatherElements { axis }
+            | Op::LogSoftmax { axis }
+            | Op::Softmax { axis } => {
                 proto.attribute.push(int("axis", *axis as i64));
             }
             Op::CumSum { axis } => proto.input.push(self.scalar(*axis as i64)),

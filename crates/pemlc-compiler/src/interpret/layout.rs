@@ -51,6 +51,23 @@ pub(super) fn gather(axis: usize, data: &Tensor, indices: &Tensor) -> Result<Dat
     Ok(pick(data.data(), places))
 }
 
+pub(super) fn gather_elements(axis: usize, data: &Tensor, indices: &Tensor) -> Result<Data, String> {
+    let (_, size, inner) = around(axis, data.shape());
+    let (_, own, _) = around(axis, indices.shape());
+    let places: Vec<usize> = indices
+        .as_i64()
+        .ok_or("takes i64 indices")?
+        .iter()
+        .enumerate()
+        .map(|(place, index)| {
+            let (outer, rest) = (place / inner / own, place % inner);
+            let index = usize::try_from(*index).ok().filter(|index| *index < size);
+            index.map(|index| (outer * size + index) * inner + rest).ok_or("index outside the axis")
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(pick(data.data(), places.into_iter()))
+}
+
 pub(super) fn concat(axis: usize, inputs: &[&Tensor]) -> Result<Data, String> {
     let outer = inputs.first().map_or(0, |input| around(axis, input.shape()).0);
     // (input, places of it) for each outer index, in order.

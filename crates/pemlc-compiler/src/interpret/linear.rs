@@ -52,6 +52,20 @@ pub(super) fn softmax(axis: usize, input: &Tensor) -> Result<Data, String> {
     Ok(Data::F32(values))
 }
 
+pub(super) fn log_softmax(axis: usize, input: &Tensor) -> Result<Data, String> {
+    let mut values = floats(input)?.to_vec();
+    let (outer, size, inner) = around(axis, input.shape());
+    for (o, j) in (0..outer).flat_map(|o| (0..inner).map(move |j| (o, j))) {
+        let place = |i: usize| (o * size + i) * inner + j;
+        let largest = (0..size).map(|i| values[place(i)]).fold(f32::NEG_INFINITY, f32::max);
+        let sum: f32 = (0..size).map(|i| (values[place(i)] - largest).exp()).sum();
+        for i in 0..size {
+            values[place(i)] = values[place(i)] - largest - sum.ln();
+        }
+    }
+    Ok(Data::F32(values))
+}
+
 pub(super) fn cumulative_sum(axis: usize, input: &Tensor) -> Result<Data, String> {
     let (_, size, inner) = around(axis, input.shape());
     let earlier = |place: usize| (!(place / inner).is_multiple_of(size)).then(|| place - inner);

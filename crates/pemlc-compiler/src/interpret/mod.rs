@@ -23,6 +23,8 @@ pub fn evaluate(op: &Op, inputs: &[&Tensor]) -> Result<Tensor, String> {
         (Op::Slice { axis, start, end }, [input]) => layout::slice(*axis, *start..*end, input),
         (Op::Transpose { permutation }, [input]) => layout::transpose(permutation, input, &shape),
         (Op::MatMul, [left, right]) => linear::matmul(left, right, &shape)?,
+        (Op::GatherElements { axis }, [data, indices]) => layout::gather_elements(*axis, data, indices)?,
+        (Op::LogSoftmax { axis }, [input]) => linear::log_softmax(*axis, input)?,
         (Op::Softmax { axis }, [input]) => linear::softmax(*axis, input)?,
         (Op::CumSum { axis }, [input]) => linear::cumulative_sum(*axis, input)?,
         (Op::ReduceMean { axes }, [input]) => linear::reduce(axes, input, &shape, true)?,
@@ -94,10 +96,20 @@ mod tests {
     }
 
     #[test]
+    fn elements_are_gathered_at_their_own_place() {
+        let input = integers(&[2, 3], &[0, 1, 2, 10, 11, 12]);
+        let indices = integers(&[2, 2], &[2, 0, 1, 1]);
+        let gathered = evaluate(&Op::GatherElements { axis: 1 }, &[&input, &indices]).unwrap();
+        assert_eq!(gathered, integers(&[2, 2], &[2, 0, 11, 11]));
+    }
+
+    #[test]
     fn softmax_and_means_normalise_along_their_axis() {
         let input = floats(&[2, 2], &[0.0, 0.0, 1000.0, 1000.0]);
         let softmax = evaluate(&Op::Softmax { axis: 1 }, &[&input]).unwrap();
         assert_eq!(softmax, floats(&[2, 2], &[0.5; 4]));
+        let logarithms = evaluate(&Op::LogSoftmax { axis: 1 }, &[&input]).unwrap();
+        assert_eq!(logarithms, floats(&[2, 2], &[0.5f32.ln(); 4]));
         let mean = evaluate(&Op::ReduceMean { axes: vec![0] }, &[&input]).unwrap();
         assert_eq!(mean, floats(&[1, 2], &[500.0, 500.0]));
         let cast = evaluate(&Op::Cast { to: DType::I64 }, &[&mean]).unwrap();

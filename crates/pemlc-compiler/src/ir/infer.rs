@@ -63,7 +63,20 @@ fn infer_one(op: &Op, inputs: &[&ValueType]) -> Result<ValueType, String> {
             shape[*axis] = Dim::from(end - start);
             Ok(ValueType { dtype: input.dtype, shape })
         }
-        Op::Softmax { axis } => {
+        Op::GatherElements { axis } => {
+            let [data, indices] = exactly(inputs)?;
+            require(indices, DType::I64)?;
+            within(*axis, data.rank())?;
+            let mut expected = indices.shape.clone();
+            if let (Some(own), Some(size)) = (expected.get_mut(*axis), data.shape.get(*axis)) {
+                own.clone_from(size);
+            }
+            if expected != data.shape {
+                return Err(format!("cannot take {indices} out of {data} along axis {axis}"));
+            }
+            Ok(ValueType { dtype: data.dtype, shape: indices.shape.clone() })
+        }
+        Op::LogSoftmax { axis } | Op::Softmax { axis } => {
             let [input] = exactly(inputs)?;
             require_float(input)?;
             within(*axis, input.rank())?;

@@ -90,6 +90,17 @@ pub enum Op {
         /// One past the last element.
         end: usize,
     },
+    /// `data` and `indices` (i64, within bounds) of one rank: `data` at the index that `indices` holds along `axis`, and at its own place
+    /// along the others, where both have one size.
+    GatherElements {
+        /// Axis indexed.
+        axis: usize,
+    },
+    /// Logarithm of the softmax along `axis`.
+    LogSoftmax {
+        /// Axis whose exponentials sum to one.
+        axis: usize,
+    },
     /// Softmax along `axis`.
     Softmax {
         /// Axis that sums to one.
@@ -132,6 +143,8 @@ impl Op {
             Self::Concat { .. } => "Concat",
             Self::CumSum { .. } => "CumSum",
             Self::Gather { .. } => "Gather",
+            Self::GatherElements { .. } => "GatherElements",
+            Self::LogSoftmax { .. } => "LogSoftmax",
             Self::MatMul => "MatMul",
             Self::ReduceMean { .. } => "ReduceMean",
             Self::ReduceSum { .. } => "ReduceSum",

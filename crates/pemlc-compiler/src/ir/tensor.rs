@@ -11,6 +11,22 @@ pub enum Data {
     Bool(Vec<bool>),
 }
 
+impl Data {
+    /// How many values there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::F32(values) => values.len(),
+            Self::I64(values) => values.len(),
+            Self::Bool(values) => values.len(),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// A constant tensor.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tensor {
@@ -21,11 +37,7 @@ pub struct Tensor {
 impl Tensor {
     /// A tensor of `shape`, or `None` when the number of values is another.
     pub fn new(shape: Vec<usize>, data: Data) -> Option<Self> {
-        let count = match &data {
-            Data::F32(values) => values.len(),
-            Data::I64(values) => values.len(),
-            Data::Bool(values) => values.len(),
-        };
+        let count = data.len();
         let expected = shape.iter().try_fold(1usize, |product, size| product.checked_mul(*size))?;
         (count == expected).then_some(Self { shape, data })
     }
@@ -54,6 +66,29 @@ impl Tensor {
     /// A vector.
     pub fn vector_i64(values: Vec<i64>) -> Self {
         Self { shape: vec![values.len()], data: Data::I64(values) }
+    }
+
+    /// The same values without a first axis of size 1; a tensor with another first axis stays.
+    pub fn without_first_axis(mut self) -> Self {
+        if self.shape.first() == Some(&1) {
+            self.shape.remove(0);
+        }
+        self
+    }
+
+    /// Part `index` along the first axis, which stays with size 1.
+    ///
+    /// # Panics
+    /// When there is no such part.
+    pub fn part(&self, index: usize) -> Self {
+        let size = self.data.len() / self.shape[0].max(1);
+        let range = index * size..(index + 1) * size;
+        let data = match &self.data {
+            Data::F32(values) => Data::F32(values[range].to_vec()),
+            Data::I64(values) => Data::I64(values[range].to_vec()),
+            Data::Bool(values) => Data::Bool(values[range].to_vec()),
+        };
+        Self { shape: [&[1], &self.shape[1..]].concat(), data }
     }
 
     /// Shape, outermost dimension first.

@@ -34,14 +34,13 @@ pub(crate) fn past_type(config: &ModelConfig) -> ValueType {
 }
 
 impl Attention<'_> {
-    /// `x` `[batch, sequence, hidden]` attends over the cache `past_key`, `past_value` and itself.
+    /// `x` `[batch, sequence, hidden]` attends over the cache `past` (key, value), if the graph has one, and itself.
     pub(crate) fn lower(
         &self,
         builder: &mut Builder,
         layer: usize,
         x: ValueId,
-        past_key: ValueId,
-        past_value: ValueId,
+        past: Option<(ValueId, ValueId)>,
     ) -> Result<(ValueId, Present), IrError> {
         let config = self.config;
         let name = format!("layers.{layer}.attention");
@@ -58,11 +57,13 @@ impl Attention<'_> {
 
         let key = self.heads(builder, layer, Projection::KProj, kv_heads, x)?;
         let key = self.rotary.rotate(builder, &format!("{name}.key.rotated"), key)?;
-        let key = builder.transpose(format!("{name}.key"), key, &[0, 2, 1, 3])?;
-        let key = builder.concat(format!("present.{layer}.key"), 2, &[past_key, key])?;
+        let mut key = builder.transpose(format!("{name}.key"), key, &[0, 2, 1, 3])?;
         let value = self.heads(builder, layer, Projection::VProj, kv_heads, x)?;
-        let value = builder.transpose(format!("{name}.value"), value, &[0, 2, 1, 3])?;
-        let value = builder.concat(format!("present.{layer}.value"), 2, &[past_value, value])?;
+        let mut value = builder.transpose(format!("{name}.value"), value, &[0, 2, 1, 3])?;
+        if let Some((past_key, past_value)) = past {
+            key = builder.concat(format!("present.{layer}.key"), 2, &[past_key, key])?;
+            value = builder.concat(format!("present.{layer}.value"), 2, &[past_value, value])?;
+        }
         let present = Present { key, value };
 
         let (key, value, mask) = self.with_prefix(builder, &name, layer, &present)?;
@@ -118,13 +119,13 @@ impl Attention<'_> {
         let (Some(rows), Some(index)) = (rows, self.prefix_index) else {
             return Ok((present.key, present.value, self.mask.tokens));
         };
-        let key = builder.constant(format!("{name}.prefix_key"), &rows.key)?;
+        let key = self.switch.rows(builder, format!("{name}.prefix_key"), &rows.key)?;
         let key = builder.gather(format!("{name}.prefix_key.of_row"), 0, key, index)?;
         let key = builder.concat(format!("{name}.keys"), 2, &[key, present.key])?;
-        let value = builder.constant(format!("{name}.prefix_value"), &rows.value)?;
+        let value = self.switch.rows(builder, format!("{name}.prefix_value"), &rows.value)?;
         let value = builder.gather(format!("{name}.prefix_value.of_row"), 0, value, index)?;
         let value = builder.concat(format!("{name}.values"), 2, &[value, present.value])?;
-        let gate = builder.constant(format!("{name}.prefix_log_gate"), &rows.log_gate)?;
+        let gate = self.switch.rows(builder, format!("{name}.prefix_log_gate"), &rows.log_gate)?;
         let gate = builder.gather(format!("{name}.prefix_log_gate.of_row"), 0, gate, index)?;
         let gate = builder.unsqueeze(format!("{name}.prefix_log_gate.row"), gate, &[1, 2, 3])?;
         let gate = builder.add(format!("{name}.prefix_log_gate.columns"), gate, self.mask.zero_column)?;

@@ -5,23 +5,46 @@ use crate::ir::{Comparison, DType, IrError, Op, Symbol, Tensor, ValueId, ValueTy
 use crate::normal_form::LowRank;
 use std::sync::Arc;
 
+/// How a graph learns a row's task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TaskInput {
+    /// From the input `task_id`.
+    Id,
+    /// There is one task, and it is in the graph.
+    Pinned,
+    /// One task's tensors are inputs of the graph.
+    Adapter,
+}
+
 /// Values that every layer's switch reads.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TaskSwitch {
     /// i64 `[batch]`: the task of each row, 0 in place of an id that is no task's.
     pub(crate) index: ValueId,
-    /// f32 `[batch, 1, 1]`: 1 for a task's row, NaN for any other.
-    guard: ValueId,
+    /// f32 `[batch, 1, 1]`: 1 for a task's row, NaN for any other; absent when no id comes in.
+    guard: Option<ValueId>,
+    task: TaskInput,
 }
 
 impl TaskSwitch {
-    /// Adds the input `task_id`.
+    /// Adds the input `task_id`, where the graph has one. `position_ids` i64 `[batch, sequence]` is read for its shape alone.
     ///
     /// An id outside `0..tasks` must never be answered as some task: runtimes wrap, clamp or zero-fill such a gather. So the gathers
     /// get 0 instead, and the row's embeddings are multiplied by NaN, which every runtime carries through to its logits and cache.
-    pub(crate) fn new(builder: &mut Builder, tasks: usize) -> Result<Self, IrError> {
-        let task_id = builder.input("task_id", ValueType::new(DType::I64, [Symbol::Batch]));
+    pub(crate) fn new(
+        builder: &mut Builder,
+        tasks: usize,
+        task: TaskInput,
+        position_ids: ValueId,
+    ) -> Result<Self, IrError> {
         let zero = builder.scalar_i64(0)?;
+        if task != TaskInput::Id {
+            let zeros = builder.mul("task.zeros", position_ids, zero)?;
+            let zeros = builder.node("task.zero", Op::ReduceSum { axes: vec![1] }, &[zeros])?;
+            let index = builder.reshape("task.index", zeros, &[None])?;
+            return Ok(Self { index, guard: None, task });
+        }
+        let task_id = builder.input("task_id", ValueType::new(DType::I64, [Symbol::Batch]));
         let count = builder.scalar_i64(i64::try_from(tasks).unwrap_or(i64::MAX))?;
         let not_negative = builder.compare("task.not_negative", Comparison::GreaterOrEqual, task_id, zero)?;
         let known = builder.compare("task.below_count", Comparison::Less, task_id, count)?;
@@ -30,12 +53,34 @@ impl TaskSwitch {
         let (one, nan) = (builder.scalar_f32(1.0)?, builder.scalar_f32(f32::NAN)?);
         let guard = builder.node("task.guard", Op::Where, &[valid, one, nan])?;
         let guard = builder.unsqueeze("task.guard_rows", guard, &[1, 2])?;
-        Ok(Self { index, guard })
+        Ok(Self { index, guard: Some(guard), task })
     }
 
-    /// `embeddings` f32 `[batch, sequence, hidden]`, NaN in the rows of unknown tasks.
-    pub(crate) fn guard(&self, builder: &mut Builder, embeddings: ValueId) -> Result<ValueId, IrError> {
-        builder.mul("embedding", embeddings, self.guard)
+    /// Rows of `embeddings` for `input_ids`: f32 `[batch, sequence, hidden]`, NaN in the rows of unknown tasks.
+    pub(crate) fn embed(
+        &self,
+        builder: &mut Builder,
+        embeddings: ValueId,
+        input_ids: ValueId,
+    ) -> Result<ValueId, IrError> {
+        match self.guard {
+            Some(guard) => {
+                let embedded = builder.gather("embedding.lookup", 0, embeddings, input_ids)?;
+                builder.mul("embedding", embedded, guard)
+            }
+            None => builder.gather("embedding", 0, embeddings, input_ids),
+        }
+    }
+
+    /// Rows of the prefix, stacked: a constant, or an input where an adapter brings them.
+    pub(crate) fn rows(&self, builder: &mut Builder, name: String, tensor: &Arc<Tensor>) -> Result<ValueId, IrError> {
+        match self.task {
+            TaskInput::Adapter => {
+                let shape = std::iter::once(1).chain(tensor.shape().iter().skip(1).copied());
+                Ok(builder.input(name, ValueType::new(DType::F32, shape)))
+            }
+            TaskInput::Id | TaskInput::Pinned => builder.constant(name, tensor),
+        }
     }
 
     /// i64 `[batch]`: which of several sets each row reads, when task `t` reads `set_of_task[t]`.
@@ -45,7 +90,7 @@ impl TaskSwitch {
         name: &str,
         set_of_task: &[usize],
     ) -> Result<ValueId, IrError> {
-        if set_of_task.iter().copied().eq(0..set_of_task.len()) {
+        if self.task == TaskInput::Adapter || set_of_task.iter().copied().eq(0..set_of_task.len()) {
             return Ok(self.index);
         }
         let table = set_of_task.iter().map(|set| i64::try_from(*set).unwrap_or(i64::MAX)).collect();
@@ -61,8 +106,17 @@ impl TaskSwitch {
         x: ValueId,
         delta: &LowRank,
     ) -> Result<ValueId, IrError> {
-        let down = builder.constant(format!("{name}.lora_a"), &delta.down)?;
-        let up = builder.constant(format!("{name}.lora_b"), &delta.up)?;
-        builder.node(format!("{name}.task_delta"), Op::TaskLowRank, &[x, self.index, down, up])
+        let (down_name, up_name) = (format!("{name}.lora_a"), format!("{name}.lora_b"));
+        let delta_name = format!("{name}.task_delta");
+        if self.task == TaskInput::Adapter {
+            let matrix = |tensor: &Tensor| ValueType::new(DType::F32, tensor.shape().iter().skip(1).copied());
+            let down = builder.input(down_name, matrix(&delta.down));
+            let up = builder.input(up_name, matrix(&delta.up));
+            let hidden = builder.matmul(format!("{name}.task_hidden"), x, down)?;
+            return builder.matmul(delta_name, hidden, up);
+        }
+        let down = builder.constant(down_name, &delta.down)?;
+        let up = builder.constant(up_name, &delta.up)?;
+        builder.node(delta_name, Op::TaskLowRank, &[x, self.index, down, up])
     }
 }

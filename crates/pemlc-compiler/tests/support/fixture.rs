@@ -9,6 +9,7 @@ use pemlc_artifact::run::{
 };
 use pemlc_artifact::tensors::{self, TensorMap};
 use pemlc_artifact::{Checkpoint, Family, ModelConfig, Projection};
+use pemlc_compiler::outputs::Extras;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
@@ -120,9 +121,14 @@ impl Fixture {
 
     /// Exports into `out` inside the fixture's folder.
     pub fn export(&self) -> PathBuf {
+        self.export_with(Extras::default())
+    }
+
+    /// As [`export`](Self::export), with more graphs.
+    pub fn export_with(&self, extras: Extras) -> PathBuf {
         let out = self.folder.path().join("out");
         let mut steps = Vec::new();
-        let options = pemlc_compiler::ExportOptions { force: true };
+        let options = pemlc_compiler::ExportOptions { force: true, extras };
         pemlc_compiler::export(&self.run(), None, &out, &options, &mut |step| steps.push(step.to_owned())).unwrap();
         assert!(steps.len() >= 4, "{steps:?}");
         out

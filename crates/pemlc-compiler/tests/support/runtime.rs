@@ -3,18 +3,23 @@
 use pemlc_runtime::{OpenOptions, RuntimeKind, Session};
 use std::path::Path;
 
-/// The sessions to hold an export to. ONNX Runtime joins when its library is found; CI makes its absence an error.
-pub fn sessions(directory: &Path) -> Vec<Box<dyn Session>> {
-    let model = directory.join("model.onnx");
-    let open = |kind| pemlc_runtime::open(kind, &model, &OpenOptions::default()).unwrap();
-    let mut sessions = vec![open(RuntimeKind::Tract)];
+/// The runtimes to hold an export to. ONNX Runtime joins when its library is found; CI makes its absence an error.
+pub fn kinds() -> Vec<RuntimeKind> {
+    let mut kinds = vec![RuntimeKind::Tract];
     match pemlc_runtime::locate_ort() {
-        Ok(_) => sessions.push(open(RuntimeKind::OrtCpu)),
+        Ok(_) => kinds.push(RuntimeKind::OrtCpu),
         Err(error) => {
             let required = ["CI", "PEMLC_REQUIRE_ORT"].iter().any(|name| std::env::var_os(name).is_some());
             assert!(!required, "ONNX Runtime is required here: {error}");
             eprintln!("skipped on ONNX Runtime: {error}");
         }
     }
-    sessions
+    kinds
+}
+
+/// `model.onnx` of `directory` on each of them.
+pub fn sessions(directory: &Path) -> Vec<Box<dyn Session>> {
+    let model = directory.join("model.onnx");
+    let open = |kind| pemlc_runtime::open(kind, &model, &OpenOptions::default()).unwrap();
+    kinds().into_iter().map(open).collect()
 }

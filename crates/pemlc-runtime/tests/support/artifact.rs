@@ -40,6 +40,7 @@ pub(crate) fn write(dir: &Path, fault: Fault) -> Result<(), Box<dyn std::error::
         dtype: "f32".to_owned(),
         profile: "causal-lm".to_owned(),
         encoder_difference: None,
+        graphs: Vec::new(),
         validation: None,
         validated: false,
         files,
