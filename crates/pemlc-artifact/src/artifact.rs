@@ -79,7 +79,7 @@ pub struct GraphRecord {
 pub enum GraphProfile {
     /// As `model.onnx` without `task_id`: it answers as one task.
     PinnedCausalLm,
-    /// As `model.onnx` without `task_id`: a task's tensors are inputs, which an `.onnx_adapter` file fills.
+    /// As `model.onnx` without `task_id`: an `.onnx_adapter` file brings a task's tensors, and without one all answers are NaN.
     AdapterCausalLm,
     /// `input_ids`, `attention_mask`, `position_ids`, `task_id` to `scores`: the log-likelihood of every answer of the task.
     Scorer,

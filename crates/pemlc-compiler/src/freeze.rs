@@ -73,7 +73,7 @@ pub fn freeze_encoder(
 
 fn folded(graph: &Graph, id: crate::ir::ValueId) -> Result<Arc<Tensor>, FreezeError> {
     let name = || FreezeError::NotConstant(graph.value(id).name.clone());
-    graph.constant_of(id).cloned().map(Arc::new).ok_or_else(name)
+    graph.constant_of(id).cloned().ok_or_else(name)
 }
 
 /// The rows that the trainer stored, for the methods that train them directly and to compare with.

@@ -24,6 +24,7 @@ pub enum RawTensor {
 pub struct RawSession {
     kind: RuntimeKind,
     inputs: Vec<String>,
+    overridable: Vec<String>,
     outputs: Vec<String>,
     engine: Engine,
 }
@@ -48,14 +49,17 @@ impl RawSession {
             let label = |outlet| graph.outlet_label(outlet).map_or_else(String::new, str::to_owned);
             let outputs = graph.outputs.iter().map(|outlet| label(*outlet)).collect();
             let plan = guarded(|| graph.into_optimized()?.into_runnable()).map_err(load)?;
-            return Ok(Self { kind, inputs, outputs, engine: Engine::Tract(plan) });
+            // tract takes a default for a constant.
+            return Ok(Self { kind, inputs, overridable: Vec::new(), outputs, engine: Engine::Tract(plan) });
         }
         let provider = if kind == RuntimeKind::OrtCuda { ort_cuda::provider(options)? } else { ort_cpu::provider() };
         let session = build(kind, provider, model, options)?.commit_from_file(model);
         let session = session.map_err(|error| load(error.to_string()))?;
         let inputs = session.inputs().iter().map(|input| input.name().to_owned()).collect();
+        let overridable = session.overridable_initializers();
+        let overridable = overridable.iter().map(|initialiser| initialiser.name().to_owned()).collect();
         let outputs = session.outputs().iter().map(|output| output.name().to_owned()).collect();
-        Ok(Self { kind, inputs, outputs, engine: Engine::Ort(Box::new(session)) })
+        Ok(Self { kind, inputs, overridable, outputs, engine: Engine::Ort(Box::new(session)) })
     }
 
     /// The runtime.
@@ -83,7 +87,8 @@ impl RawSession {
         if let Some(missing) = self.inputs.iter().find(|name| !feed.iter().any(|(given, _)| given == name)) {
             return Err(RuntimeError::Inputs(format!("input {missing} is missing")));
         }
-        if let Some((unknown, _)) = feed.iter().find(|(given, _)| !self.inputs.iter().any(|name| name == given)) {
+        let known = || self.inputs.iter().chain(&self.overridable);
+        if let Some((unknown, _)) = feed.iter().find(|(given, _)| !known().any(|name| name == given)) {
             return Err(RuntimeError::Inputs(format!("input {unknown} is not one of {}", self.inputs.join(", "))));
         }
         let position = self.outputs.iter().position(|name| name == output);

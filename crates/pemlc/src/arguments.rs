@@ -89,6 +89,9 @@ pub(crate) struct ExportArguments {
     /// The base model, when it is no longer where the run was trained; its hashes must be the same
     #[arg(long, value_name = "PATH")]
     pub(crate) base: Option<PathBuf>,
+    /// Write more beside model.onnx; several, separated by commas
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT")]
+    pub(crate) also: Vec<Also>,
     /// Replace OUT when it exists and is not empty
     #[arg(long)]
     pub(crate) force: bool,
@@ -97,6 +100,19 @@ pub(crate) struct ExportArguments {
     pub(crate) no_check: bool,
     #[command(flatten)]
     pub(crate) check: CheckSettings,
+}
+
+/// What `pemlc export` writes beside `model.onnx`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Also {
+    /// scorer.onnx: a prompt in, the log-likelihood of each of the task's answers out, in one run without a cache
+    Scorer,
+    /// task.NAME.onnx for every task: that task merged in, no task_id, the same data file as model.onnx
+    PerTask,
+    /// tasks/NAME/ for every task: a folder that Optimum, transformers.js and onnxruntime-genai load as it is
+    TaskFolders,
+    /// adapters.onnx and onnx_adapters/NAME.onnx_adapter, for ONNX Runtime's own adapters
+    OrtAdapters,
 }
 
 #[derive(Debug, Args)]

@@ -70,7 +70,8 @@ impl Emitter {
     fn graph(mut self, graph: &Graph, places: &BTreeMap<ValueId, Place>, data_file: &str) -> GraphProto {
         let mut proto = GraphProto::new();
         proto.name = graph.name.clone();
-        proto.input = graph.inputs().iter().map(|id| value_info(graph, *id, true)).collect();
+        let overridable = graph.initialisers().map(|(id, _)| id).filter(|id| graph.is_overridable(*id));
+        proto.input = graph.inputs().iter().copied().chain(overridable).map(|id| value_info(graph, id, true)).collect();
         proto.output = graph.outputs().iter().map(|id| value_info(graph, *id, true)).collect();
         proto.node = graph.nodes().iter().map(|node| self.node(graph, node)).collect();
         let inner =

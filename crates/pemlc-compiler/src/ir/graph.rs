@@ -5,7 +5,8 @@ use super::infer::infer;
 use super::op::Op;
 use super::tensor::Tensor;
 use super::value::ValueType;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// A value of a graph.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,6 +80,7 @@ pub struct Graph {
     pub(crate) inputs: Vec<ValueId>,
     pub(crate) outputs: Vec<ValueId>,
     pub(crate) initialisers: BTreeMap<ValueId, Expression>,
+    pub(crate) overridable: BTreeSet<ValueId>,
 }
 
 impl Graph {
@@ -91,6 +93,7 @@ impl Graph {
             inputs: Vec::new(),
             outputs: Vec::new(),
             initialisers: BTreeMap::new(),
+            overridable: BTreeSet::new(),
         }
     }
 
@@ -109,6 +112,18 @@ impl Graph {
         let id = self.add_value(name, value_type);
         self.initialisers.insert(id, expression);
         Ok(id)
+    }
+
+    /// Adds an initialiser that a caller may override: an input with a default. No pass looks into it.
+    pub fn overridable(&mut self, name: impl Into<String>, expression: Expression) -> Result<ValueId, IrError> {
+        let id = self.initialiser(name, expression)?;
+        self.overridable.insert(id);
+        Ok(id)
+    }
+
+    /// Whether a caller may override the initialiser `id`.
+    pub fn is_overridable(&self, id: ValueId) -> bool {
+        self.overridable.contains(&id)
     }
 
     /// Adds a constant initialiser.
@@ -176,10 +191,10 @@ impl Graph {
         self.initialisers.iter().map(|(id, expression)| (*id, expression))
     }
 
-    /// The constant behind `id`, if it is an initialiser held in memory.
-    pub fn constant_of(&self, id: ValueId) -> Option<&Tensor> {
+    /// The constant behind `id`, if it is an initialiser held in memory that nobody may override.
+    pub fn constant_of(&self, id: ValueId) -> Option<&Arc<Tensor>> {
         match self.initialisers.get(&id) {
-            Some(Expression::Constant(tensor)) => Some(tensor),
+            Some(Expression::Constant(tensor)) if !self.is_overridable(id) => Some(tensor),
             _ => None,
         }
     }

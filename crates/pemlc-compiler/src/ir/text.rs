@@ -13,7 +13,8 @@ impl fmt::Display for Graph {
         }
         for (id, expression) in self.initialisers() {
             let value = self.value(id);
-            writeln!(f, "  {}: {} = {}", value.name, value.value_type, describe(expression))?;
+            let default = if self.is_overridable(id) { "overridable " } else { "" };
+            writeln!(f, "  {default}{}: {} = {}", value.name, value.value_type, describe(expression))?;
         }
         for node in self.nodes() {
             let outputs: Vec<String> = node

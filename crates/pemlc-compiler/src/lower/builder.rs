@@ -35,6 +35,11 @@ impl Builder {
         self.graph.initialiser(name, Expression::Constant(Arc::clone(tensor)))
     }
 
+    /// A tensor that an adapter brings. Without one it is NaN throughout, and so is every answer: the base model must not answer.
+    pub(crate) fn from_adapter(&mut self, name: impl Into<String>, shape: Vec<usize>) -> Result<ValueId, IrError> {
+        self.graph.overridable(name, Expression::constant(Tensor::f32_from_fn(shape, |_| f32::NAN)))
+    }
+
     /// A scalar constant, made once however often it is asked for.
     pub(crate) fn scalar_f32(&mut self, value: f32) -> Result<ValueId, IrError> {
         self.scalar(format!("constants.f32.{value:?}"), Tensor::scalar_f32(value))

@@ -22,8 +22,8 @@ pub fn lower_pinned_decoder(config: &ModelConfig, normal_form: &NormalForm) -> R
     causal_lm(config, normal_form, TaskInput::Pinned)
 }
 
-/// As [`lower_decoder`], with one task's private deltas and prefix rows as graph inputs in place of `task_id`. They are named as the
-/// initialisers are otherwise; ONNX Runtime fills them from an adapter file.
+/// As [`lower_decoder`], with one task's private deltas and prefix rows in initialisers that ONNX Runtime overrides from an adapter
+/// file, in place of `task_id`. Without an adapter they are NaN.
 pub fn lower_adapter_decoder(config: &ModelConfig, normal_form: &NormalForm) -> Result<Graph, IrError> {
     causal_lm(config, normal_form, TaskInput::Adapter)
 }

@@ -12,7 +12,7 @@ pub(crate) enum TaskInput {
     Id,
     /// There is one task, and it is in the graph.
     Pinned,
-    /// One task's tensors are inputs of the graph.
+    /// One task's tensors are brought by an adapter.
     Adapter,
 }
 
@@ -72,12 +72,12 @@ impl TaskSwitch {
         }
     }
 
-    /// Rows of the prefix, stacked: a constant, or an input where an adapter brings them.
+    /// Rows of the prefix, stacked: a constant, or one that an adapter overrides.
     pub(crate) fn rows(&self, builder: &mut Builder, name: String, tensor: &Arc<Tensor>) -> Result<ValueId, IrError> {
         match self.task {
             TaskInput::Adapter => {
                 let shape = std::iter::once(1).chain(tensor.shape().iter().skip(1).copied());
-                Ok(builder.input(name, ValueType::new(DType::F32, shape)))
+                builder.from_adapter(name, shape.collect())
             }
             TaskInput::Id | TaskInput::Pinned => builder.constant(name, tensor),
         }
@@ -109,9 +109,9 @@ impl TaskSwitch {
         let (down_name, up_name) = (format!("{name}.lora_a"), format!("{name}.lora_b"));
         let delta_name = format!("{name}.task_delta");
         if self.task == TaskInput::Adapter {
-            let matrix = |tensor: &Tensor| ValueType::new(DType::F32, tensor.shape().iter().skip(1).copied());
-            let down = builder.input(down_name, matrix(&delta.down));
-            let up = builder.input(up_name, matrix(&delta.up));
+            let matrix = |tensor: &Tensor| tensor.shape().iter().skip(1).copied().collect();
+            let down = builder.from_adapter(down_name, matrix(&delta.down))?;
+            let up = builder.from_adapter(up_name, matrix(&delta.up))?;
             let hidden = builder.matmul(format!("{name}.task_hidden"), x, down)?;
             return builder.matmul(delta_name, hidden, up);
         }

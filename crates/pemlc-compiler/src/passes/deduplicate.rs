@@ -17,7 +17,7 @@ impl Pass for Deduplicate {
     fn run(&self, graph: &mut Graph) -> Result<Outcome, String> {
         let mut replacements: BTreeMap<ValueId, ValueId> = BTreeMap::new();
         let mut by_digest: HashMap<u64, Vec<ValueId>> = HashMap::new();
-        for (id, expression) in graph.initialisers() {
+        for (id, expression) in graph.initialisers().filter(|(id, _)| !graph.is_overridable(*id)) {
             let candidates = by_digest.entry(digest(expression)).or_default();
             // Equality decides; the digest only finds candidates. A tensor that holds NaN equals nothing.
             match candidates.iter().find(|other| graph.initialisers.get(other) == Some(expression)) {

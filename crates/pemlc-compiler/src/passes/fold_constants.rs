@@ -19,7 +19,8 @@ impl Pass for FoldConstants {
         let mut uses = graph.use_counts();
         for node in std::mem::take(&mut graph.nodes) {
             let name = &graph.value(node.output()).name;
-            let constants: Option<Vec<&Tensor>> = node.inputs.iter().map(|id| graph.constant_of(*id)).collect();
+            let constants: Option<Vec<&Tensor>> =
+                node.inputs.iter().map(|id| graph.constant_of(*id).map(|tensor| &**tensor)).collect();
             let Some(constants) = constants else {
                 if node.inputs.iter().all(|id| graph.initialisers.contains_key(id)) {
                     outcome.declined.push(format!("`{name}` reads weights of the base model"));

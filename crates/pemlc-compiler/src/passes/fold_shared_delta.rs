@@ -58,10 +58,7 @@ fn find(graph: &Graph, makers: &BTreeMap<ValueId, usize>, add: usize) -> Option<
             _ => None,
         }
     };
-    let constant = |id: ValueId| match graph.initialisers.get(&id) {
-        Some(Expression::Constant(tensor)) if tensor.shape().len() == 2 => Some(Arc::clone(tensor)),
-        _ => None,
-    };
+    let constant = |id: ValueId| graph.constant_of(id).filter(|tensor| tensor.shape().len() == 2).cloned();
     let node = &graph.nodes[add];
     let [base, change] = node.inputs[..] else { return None };
     if node.op != Op::Binary(Binary::Add) {

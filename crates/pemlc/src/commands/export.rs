@@ -1,14 +1,19 @@
 //! `pemlc export`.
 
 use crate::Outcome;
-use crate::arguments::ExportArguments;
+use crate::arguments::{Also, ExportArguments};
 use crate::table::{bytes, seconds};
+use anyhow::{Context, bail};
+use pemlc_artifact::run::{RunManifest, RunPaths, TaskRecord};
 use pemlc_compiler::ExportOptions;
+use pemlc_compiler::outputs::Extras;
+use pemlc_data::{Request, Template, Tokenizer};
+use std::path::Path;
 use std::time::Instant;
 
 pub(crate) fn run(arguments: &ExportArguments) -> anyhow::Result<Outcome> {
     let started = Instant::now();
-    let options = ExportOptions { force: arguments.force };
+    let options = ExportOptions { force: arguments.force, extras: extras(&arguments.run, &arguments.also)? };
     let manifest =
         pemlc_compiler::export(&arguments.run, arguments.base.as_deref(), &arguments.out, &options, &mut |line| {
             eprintln!("{line}")
@@ -31,4 +36,53 @@ pub(crate) fn run(arguments: &ExportArguments) -> anyhow::Result<Outcome> {
     };
     super::report::write(&arguments.run, Some(&arguments.out), None)?;
     Ok(outcome)
+}
+
+fn extras(run: &Path, also: &[Also]) -> anyhow::Result<Extras> {
+    let wants = |what| also.contains(&what);
+    Ok(Extras {
+        scorer: wants(Also::Scorer).then(|| answers(run)).transpose()?,
+        per_task: wants(Also::PerTask),
+        task_folders: wants(Also::TaskFolders),
+        ort_adapters: wants(Also::OrtAdapters),
+    })
+}
+
+/// Tokens of every task's answers, as they follow its template.
+fn answers(run: &Path) -> anyhow::Result<Vec<Vec<Vec<u32>>>> {
+    let manifest = RunManifest::read(run)?;
+    let path = RunPaths::new(run).tokenizer().join("tokenizer.json");
+    let json = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let tokenizer = Tokenizer::from_json(&json).with_context(|| path.display().to_string())?;
+    let of_task = |task| answers_of_task(task, &tokenizer);
+    manifest.tasks.iter().map(of_task).collect()
+}
+
+/// Two texts stand in for what the template's fields hold: if answers begin otherwise after one than after the other, or take a token
+/// back from the prompt, no table of tokens holds for every prompt.
+fn answers_of_task(task: &TaskRecord, tokenizer: &Tokenizer) -> anyhow::Result<Vec<Vec<u32>>> {
+    let name = &task.name;
+    if task.verbalizers.is_empty() {
+        bail!(
+            "task `{name}` has no fixed answers, so no scorer can hold them: leave out `scorer`, or score with model.onnx"
+        );
+    }
+    let template = Template::parse(&task.template).with_context(|| format!("template of task `{name}`"))?;
+    let after = |text: &str| -> anyhow::Result<Vec<Vec<u32>>> {
+        let fields = template.fields().map(|field| (field.to_owned(), text.to_owned())).collect::<Vec<_>>();
+        let choices = vec![text.to_owned(); if template.shows_choices() { task.verbalizers.len() } else { 0 }];
+        let request = Request::new(tokenizer, &template, fields, &choices, &task.verbalizers)
+            .with_context(|| format!("answers of task `{name}`"))?;
+        if request.prompt != tokenizer.encode(&request.text)? {
+            bail!(
+                "task `{name}`: a token spans the end of the prompt and the answer; end the template without a space"
+            );
+        }
+        Ok(request.answers)
+    };
+    let (first, second) = (after("Once more.")?, after("a 7")?);
+    if first != second {
+        bail!("task `{name}`: the tokens of its answers depend on the text before; end the template with fixed text");
+    }
+    Ok(first)
 }
