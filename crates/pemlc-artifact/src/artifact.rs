@@ -71,6 +71,9 @@ pub struct GraphRecord {
     /// The one task that it answers as; absent where a row, or an adapter, says which.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<String>,
+    /// Of a scorer: tokens of every answer of every task, in the order of `scores`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<Vec<Vec<u32>>>,
 }
 
 /// What a graph takes and gives.

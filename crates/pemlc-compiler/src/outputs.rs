@@ -51,12 +51,22 @@ pub(crate) fn lower_extras(
     normal_form: &NormalForm,
     tasks: &[&str],
 ) -> Result<Vec<ExtraGraph>, IrError> {
-    let record =
-        |file: String, profile, task: Option<&str>| GraphRecord { file, profile, task: task.map(str::to_owned) };
+    let record = |file: String, profile, task: Option<&str>| GraphRecord {
+        file,
+        profile,
+        task: task.map(str::to_owned),
+        answers: Vec::new(),
+    };
     let mut graphs = Vec::new();
     if let Some(answers) = &extras.scorer {
         let graph = lower_scorer(config, normal_form, answers)?;
-        graphs.push(ExtraGraph { record: record("scorer.onnx".to_owned(), GraphProfile::Scorer, None), graph });
+        graphs.push(ExtraGraph {
+            record: GraphRecord {
+                answers: answers.clone(),
+                ..record("scorer.onnx".to_owned(), GraphProfile::Scorer, None)
+            },
+            graph,
+        });
     }
     for (index, task) in tasks.iter().enumerate() {
         if !extras.per_task && !extras.task_folders {

@@ -5,6 +5,7 @@ mod cached_decode;
 mod compare;
 mod differs_from_base;
 mod files;
+mod graphs;
 mod left_padding;
 mod mixed_batch;
 mod prefill;
@@ -16,7 +17,9 @@ pub use files::{CheckError, record};
 
 use crate::{OpenOptions, RuntimeError, RuntimeKind, open};
 use compare::rounded;
-use pemlc_artifact::artifact::{ArtifactManifest, ArtifactPaths, CheckResult, RuntimeValidation, Validation};
+use pemlc_artifact::artifact::{
+    ArtifactManifest, ArtifactPaths, CheckResult, GraphRecord, RuntimeValidation, Validation,
+};
 use probes::Probes;
 use std::path::Path;
 use std::time::Instant;
@@ -77,22 +80,29 @@ pub fn check(dir: &Path, options: &CheckOptions, progress: &mut dyn FnMut(&str))
     let probes = Probes::read(&paths.probes(), &tasks, manifest.config.vocab_size)?;
     let mut runtimes = Vec::new();
     for kind in &options.runtimes {
-        runtimes.push(check_runtime(*kind, &paths.graph(), &probes, &tasks, options, progress)?);
+        let artifact = Artifact { paths: &paths, graphs: &manifest.graphs, probes: &probes, tasks: &tasks };
+        runtimes.push(check_runtime(*kind, &artifact, options, progress)?);
     }
     Ok(Validation { tolerance: options.tolerance, runtimes })
 }
 
+/// What is checked.
+struct Artifact<'a> {
+    paths: &'a ArtifactPaths,
+    graphs: &'a [GraphRecord],
+    probes: &'a Probes,
+    tasks: &'a [String],
+}
+
 fn check_runtime(
     kind: RuntimeKind,
-    graph: &Path,
-    probes: &Probes,
-    tasks: &[String],
+    artifact: &Artifact<'_>,
     options: &CheckOptions,
     progress: &mut dyn FnMut(&str),
 ) -> Result<RuntimeValidation, CheckError> {
     let started = Instant::now();
     progress(&format!("{kind}: loading"));
-    let mut session = match open(kind, graph, &options.open) {
+    let mut session = match open(kind, &artifact.paths.graph(), &options.open) {
         Ok(session) => session,
         Err(error @ (RuntimeError::Load { .. } | RuntimeError::Interface { .. })) => {
             return Ok(RuntimeValidation {
@@ -106,13 +116,21 @@ fn check_runtime(
         }
         Err(error) => return Err(error.into()),
     };
-    let mut subject = Subject::new(session.as_mut(), probes, tasks, options.tolerance);
+    let mut subject = Subject::new(session.as_mut(), artifact.probes, artifact.tasks, options.tolerance);
     let mut checks = Vec::new();
     for (name, check) in CHECKS {
         progress(&format!("{kind}: {name}"));
         match check(&mut subject) {
             Ok(results) => checks.extend(results),
             Err(error) => checks.push(broken(name, &error)),
+        }
+    }
+    let expected = graphs::Expected { probes: artifact.probes, tasks: artifact.tasks, tolerance: options.tolerance };
+    for record in artifact.graphs {
+        progress(&format!("{kind}: {}", record.file));
+        match graphs::check(session.as_mut(), artifact.paths.root(), record, &expected, &options.open) {
+            Ok(results) => checks.extend(results),
+            Err(error) => checks.push(broken(&record.file, &error)),
         }
     }
     let passed = checks.iter().all(|check| check.passed);
