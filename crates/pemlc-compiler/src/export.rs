@@ -1,11 +1,11 @@
 //! `pemlc export`: the whole pipeline, from a run directory to an artifact directory.
 
-use crate::emit::{IR_VERSION, MODEL_FILE, OPSET, WriteError, write_model};
+use crate::emit::{IR_VERSION, MODEL_FILE, OPSET, WriteError};
 use crate::freeze::FreezeError;
 use crate::ir::{IrError, verify};
 use crate::lower::lower_decoder;
 use crate::model_card::model_card;
-use crate::outputs::{Extras, companions, lower_extras, write_adapters, write_extras, write_task_folders};
+use crate::outputs::{Extras, companions, lower_extras, write_adapters, write_graphs, write_task_folders};
 use crate::passes::{PassError, decoder_passes, run_passes};
 use crate::run_source::{RunSource, SourceError};
 use pemlc_artifact::artifact::{ARTIFACT_SCHEMA_VERSION, ArtifactManifest, GraphRecord};
@@ -137,8 +137,7 @@ pub fn export(
         move |source| ExportError::Io { path, source }
     };
     let directory = AtomicDir::new(out).map_err(io_error(out))?;
-    let mut files = write_model(&graph, &checkpoint, &metadata(&source), directory.path())?;
-    files.extend(write_extras(&extras, &checkpoint, &metadata(&source), directory.path())?);
+    let files = write_graphs(&graph, &extras, &checkpoint, &metadata(&source), directory.path())?;
     if options.extras.ort_adapters {
         write_adapters(&normal_form, &tasks, directory.path())?;
     }

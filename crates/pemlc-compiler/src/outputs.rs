@@ -1,6 +1,6 @@
 //! Graphs beside `model.onnx`: a scorer, one graph a task for stacks that cannot send `task_id`, and a graph for ONNX Runtime's adapters.
 
-use crate::emit::{ort_adapter, write_model_as};
+use crate::emit::{DATA_FILE, MODEL_FILE, ort_adapter, write_models};
 use crate::export::ExportError;
 use crate::genai::{GENAI_CONFIG, genai_config};
 use crate::ir::{Graph, IrError, Tensor};
@@ -111,25 +111,26 @@ pub(crate) fn adapter_parameters(normal_form: &NormalForm, task: usize) -> Vec<(
     deltas.chain(rows).collect()
 }
 
-/// Writes the extra graphs into the artifact `directory`.
-pub(crate) fn write_extras(
+/// Writes `model.onnx` and the extra graphs into the artifact `directory`. Graphs in the directory itself share one data file; a task's
+/// folder has its own, so that it can be shipped alone.
+pub(crate) fn write_graphs(
+    main: &Graph,
     extras: &[ExtraGraph],
     checkpoint: &Checkpoint,
     metadata: &[(String, String)],
     directory: &Path,
 ) -> Result<Vec<FileHash>, ExportError> {
-    let mut files = Vec::new();
-    for extra in extras {
-        let path = directory.join(&extra.record.file);
-        let folder = path.parent().unwrap_or(directory);
-        std::fs::create_dir_all(folder).map_err(at(folder))?;
-        let written = write_model_as(&extra.graph, checkpoint, metadata, &path)?;
-        let parent = Path::new(&extra.record.file).parent().unwrap_or(Path::new(""));
-        files.extend(
-            written
-                .into_iter()
-                .map(|file| FileHash { path: parent.join(&file.path).to_string_lossy().into_owned(), ..file }),
-        );
+    let beside = extras.iter().filter(|extra| !extra.record.file.contains('/'));
+    let beside = beside.map(|extra| (extra.record.file.as_str(), &extra.graph));
+    let graphs: Vec<(&str, &Graph)> = std::iter::once((MODEL_FILE, main)).chain(beside).collect();
+    let mut files = write_models(&graphs, DATA_FILE, checkpoint, metadata, directory)?;
+    for extra in extras.iter().filter(|extra| extra.record.file.contains('/')) {
+        let Some((parent, name)) = extra.record.file.rsplit_once('/') else { continue };
+        let folder = directory.join(parent);
+        std::fs::create_dir_all(&folder).map_err(at(&folder))?;
+        // The name that transformers.js derives from the graph's.
+        let written = write_models(&[(name, &extra.graph)], &format!("{name}_data"), checkpoint, metadata, &folder)?;
+        files.extend(written.into_iter().map(|file| FileHash { path: format!("{parent}/{}", file.path), ..file }));
     }
     Ok(files)
 }

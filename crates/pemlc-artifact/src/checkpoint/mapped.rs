@@ -2,6 +2,7 @@
 
 use super::CheckpointError;
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// One mapped file.
@@ -27,6 +28,18 @@ impl MappedFile {
             Some(unsafe { memmap2::Mmap::map(&file) }.map_err(io)?)
         };
         Ok(Self { path: path.to_path_buf(), map })
+    }
+
+    /// Gives back the memory that reading `range` took; reading it again fetches it again.
+    pub(super) fn release(&self, range: Range<usize>) {
+        if let Some(map) = &self.map
+            && range.end <= map.len()
+        {
+            // SAFETY: the map is of a file and never written to, so pages that are dropped come back with the same bytes. It is
+            // a hint: an error changes nothing but memory.
+            #[cfg(unix)]
+            let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, range.start, range.len()) };
+        }
     }
 
     pub(super) fn bytes(&self) -> &[u8] {

@@ -114,6 +114,15 @@ impl Checkpoint {
         })
     }
 
+    /// Gives back the memory that reading the tensor `name` took. Views of it stay valid.
+    pub fn release(&self, name: &str) {
+        if let Some(entry) = self.tensors.get(name)
+            && let Some(file) = self.files.get(entry.file)
+        {
+            file.release(entry.bytes.clone());
+        }
+    }
+
     /// From now on weights are rounded to bf16 as they are read, norms excepted: what a training with a bf16 base works on.
     pub fn round_to_bf16(&mut self) {
         self.rounded = true;

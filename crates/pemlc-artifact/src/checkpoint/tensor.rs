@@ -32,10 +32,39 @@ impl TensorView<'_> {
     /// When `rows` goes beyond the first dimension.
     pub fn rows_f32(&self, rows: Range<usize>) -> Vec<f32> {
         let mut values = self.decode(rows);
+        self.round(&mut values);
+        values
+    }
+
+    /// Columns `columns` of rows `rows` as f32, row-major. Of types that are not stored in blocks nothing else is read.
+    ///
+    /// # Panics
+    /// When a range goes beyond the matrix.
+    pub fn block_f32(&self, rows: Range<usize>, columns: Range<usize>) -> Vec<f32> {
+        let width = self.columns();
+        if columns == (0..width) {
+            return self.rows_f32(rows);
+        }
+        let mut values = Vec::with_capacity(rows.len() * columns.len());
+        if let (1, bytes) = self.stored.block() {
+            for row in rows {
+                let start = self.interleaved.map_or(row, |head| interleaved_row(row, head)) * width;
+                let bytes = &self.bytes[(start + columns.start) * bytes..(start + columns.end) * bytes];
+                append_f32(self.stored, bytes, &mut values);
+            }
+            self.round(&mut values);
+        } else {
+            for row in rows {
+                values.extend_from_slice(&self.rows_f32(row..row + 1)[columns.clone()]);
+            }
+        }
+        values
+    }
+
+    fn round(&self, values: &mut [f32]) {
         if self.rounded {
             values.iter_mut().for_each(|value| *value = bf16::from_f32(*value).to_f32());
         }
-        values
     }
 
     fn decode(&self, rows: Range<usize>) -> Vec<f32> {
@@ -100,6 +129,24 @@ mod tests {
         assert_eq!(view.rows_f32(3..6), [3.0, 4.0, 5.0]);
         view.interleaved = None;
         assert_eq!(view.rows_f32(1..3), [2.0, 1.0]);
+    }
+
+    #[test]
+    fn a_block_is_cut_out_of_a_matrix() {
+        let numbers: Vec<u8> = (0..12u8).flat_map(|n| f32::from(n).to_le_bytes()).collect();
+        let mut view = TensorView {
+            name: "w".to_owned(),
+            shape: vec![4, 3],
+            stored: StoredType::F32,
+            bytes: &numbers,
+            interleaved: None,
+            rounded: false,
+        };
+        assert_eq!(view.block_f32(1..3, 1..3), [4.0, 5.0, 7.0, 8.0]);
+        assert_eq!(view.block_f32(1..3, 0..3), view.rows_f32(1..3));
+        // The file's rows 0, 2, 1, 3 in the rotate-half order.
+        view.interleaved = Some(4);
+        assert_eq!(view.block_f32(1..2, 1..3), [7.0, 8.0]);
     }
 
     #[test]

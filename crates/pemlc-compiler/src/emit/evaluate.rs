@@ -1,11 +1,13 @@
-//! The values of one initialiser.
+//! The values of initialisers, a block of a matrix at a time: no weight is ever in memory as a whole.
 
 use crate::ir::{Expression, Tensor};
 use pemlc_artifact::{Checkpoint, CheckpointError, TensorView};
-use std::borrow::Cow;
+use std::ops::Range;
 
-/// Rows dequantised at a time while a matrix is transposed.
-const BLOCK_ROWS: usize = 64;
+/// Numbers of a block, f32.
+const BLOCK: usize = 1 << 20;
+/// Rows that are transposed together, so that neither side is walked a number at a time.
+const TILE: usize = 16;
 
 /// Why an initialiser has no values.
 #[derive(Debug, thiserror::Error)]
@@ -23,135 +25,311 @@ pub enum EvaluateError {
         /// Shape in the file.
         found: Vec<usize>,
     },
+    /// A number does not fit the type it is rounded to.
+    #[error(
+        "the value {value} at row {row}, column {column} is beyond {dtype}, whose largest number is {largest}: use another --dtype"
+    )]
+    Overflow {
+        /// The number.
+        value: f32,
+        /// Where it is, the tensor seen as a matrix.
+        row: usize,
+        /// Where it is.
+        column: usize,
+        /// The type asked for.
+        dtype: &'static str,
+        /// Its largest number.
+        largest: f32,
+    },
+    /// A number of the base model, or of what was trained, is NaN or infinite.
+    #[error("the value at row {row}, column {column} is {value}: the base model's file or the training is broken")]
+    NotFinite {
+        /// The number.
+        value: f32,
+        /// Where it is, the tensor seen as a matrix.
+        row: usize,
+        /// Where it is.
+        column: usize,
+    },
     /// The expression is of a kind that has no f32 values; the verifier lets none through.
     #[error("expression has no f32 values: {0}")]
     Type(String),
 }
 
-/// The f32 values of `expression`, row-major.
-pub(super) fn evaluate<'a>(
-    expression: &'a Expression,
-    checkpoint: &Checkpoint,
-) -> Result<Cow<'a, [f32]>, EvaluateError> {
-    match expression {
-        Expression::Constant(tensor) => floats(tensor).map(Cow::Borrowed),
-        Expression::Checkpoint { name, shape } => Ok(Cow::Owned(open(checkpoint, name, shape)?.to_f32())),
-        Expression::Transpose(inner) => match inner.as_ref() {
-            Expression::Checkpoint { name, shape } => Ok(Cow::Owned(transpose_blocks(&open(checkpoint, name, shape)?))),
-            inner => {
-                let shape = shape_of(inner)?;
-                let values = evaluate(inner, checkpoint)?;
-                let mut result = vec![0.0; values.len()];
-                scatter_transposed(&values, shape[1], 0, shape[0], &mut result);
-                Ok(Cow::Owned(result))
+/// An expression as a matrix whose blocks can be asked for. Tensors of other ranks have the first axis as rows, vectors one row.
+#[derive(Debug)]
+pub(super) struct Matrix<'a> {
+    source: Source<'a>,
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+}
+
+#[derive(Debug)]
+enum Source<'a> {
+    Constant(&'a [f32]),
+    Stored(TensorView<'a>),
+    Transpose(Box<Matrix<'a>>),
+    AddLowRank { base: Box<Matrix<'a>>, down: &'a [f32], up: &'a [f32], rank: usize },
+    ScaleColumns { base: Box<Matrix<'a>>, scales: Vec<f32> },
+    Beside(Vec<Matrix<'a>>),
+}
+
+impl<'a> Matrix<'a> {
+    /// The f32 values of `expression`; of a cast, what it rounds.
+    pub(super) fn new(expression: &'a Expression, checkpoint: &'a Checkpoint) -> Result<Self, EvaluateError> {
+        Ok(match expression {
+            Expression::Constant(tensor) => {
+                let (rows, columns) = as_matrix(tensor.shape());
+                Self { source: Source::Constant(floats(tensor)?), rows, columns }
             }
-        },
-        Expression::AddLowRank { base, down, up } => {
-            let mut values = evaluate(base, checkpoint)?.into_owned();
-            add_product(&mut values, floats(down)?, floats(up)?, down.shape().last().copied().unwrap_or_default());
-            Ok(Cow::Owned(values))
-        }
-        Expression::ColumnNorms { base, norms } => {
-            let mut values = evaluate(base, checkpoint)?.into_owned();
-            set_column_norms(&mut values, floats(norms)?);
-            Ok(Cow::Owned(values))
+            Expression::Checkpoint { name, shape } => {
+                let view = checkpoint.tensor(name)?;
+                if view.shape != *shape {
+                    let (name, expected, found) = (name.clone(), shape.clone(), view.shape);
+                    return Err(EvaluateError::Shape { name, expected, found });
+                }
+                let (rows, columns) = as_matrix(shape);
+                Self { source: Source::Stored(view), rows, columns }
+            }
+            Expression::Cast { base, .. } => Self::new(base, checkpoint)?,
+            Expression::Transpose(inner) => {
+                let inner = Self::new(inner, checkpoint)?;
+                let (rows, columns) = (inner.columns, inner.rows);
+                Self { source: Source::Transpose(Box::new(inner)), rows, columns }
+            }
+            Expression::AddLowRank { base, down, up } => {
+                let base = Self::new(base, checkpoint)?;
+                let (rows, columns) = (base.rows, base.columns);
+                let rank = down.shape().last().copied().unwrap_or_default();
+                let (base, down, up) = (Box::new(base), floats(down)?, floats(up)?);
+                Self { source: Source::AddLowRank { base, down, up, rank }, rows, columns }
+            }
+            Expression::ColumnNorms { base, norms } => {
+                let base = Self::new(base, checkpoint)?;
+                let (rows, columns) = (base.rows, base.columns);
+                let scales = column_scales(&base, floats(norms)?);
+                Self { source: Source::ScaleColumns { base: Box::new(base), scales }, rows, columns }
+            }
+            Expression::ConcatColumns(parts) => {
+                let parts: Vec<Self> =
+                    parts.iter().map(|part| Self::new(part, checkpoint)).collect::<Result<_, _>>()?;
+                let rows = parts.first().map_or(0, |part| part.rows);
+                let columns = parts.iter().map(|part| part.columns).sum();
+                Self { source: Source::Beside(parts), rows, columns }
+            }
+        })
+    }
+
+    /// Ranges of rows, each a block of moderate size, that make up the matrix in order.
+    pub(super) fn row_blocks(&self) -> Vec<Range<usize>> {
+        blocks(self.rows, self.columns)
+    }
+
+    /// Rows `rows` and columns `columns`, row-major.
+    pub(super) fn block(&self, rows: Range<usize>, columns: Range<usize>) -> Vec<f32> {
+        match &self.source {
+            Source::Constant(values) => {
+                let mut block = Vec::with_capacity(rows.len() * columns.len());
+                for row in rows {
+                    block.extend_from_slice(&values[row * self.columns..][columns.clone()]);
+                }
+                block
+            }
+            // A vector is one row here, and one element a row there.
+            Source::Stored(view) if view.shape.len() < 2 => view.rows_f32(columns),
+            Source::Stored(view) => view.block_f32(rows, columns),
+            Source::Transpose(inner) => {
+                transposed(&inner.block(columns.clone(), rows.clone()), columns.len(), rows.len())
+            }
+            Source::AddLowRank { base, down, up, rank } => {
+                let mut block = base.block(rows.clone(), columns.clone());
+                let width = columns.len();
+                for (row, values) in rows.zip(block.chunks_exact_mut(width.max(1))) {
+                    add_product(values, &down[row * rank..(row + 1) * rank], up, self.columns, columns.clone());
+                }
+                block
+            }
+            Source::ScaleColumns { base, scales } => {
+                let mut block = base.block(rows, columns.clone());
+                let scales = &scales[columns];
+                for row in block.chunks_exact_mut(scales.len().max(1)) {
+                    row.iter_mut().zip(scales).for_each(|(value, scale)| *value *= scale);
+                }
+                block
+            }
+            Source::Beside(parts) => {
+                let width = columns.len();
+                let mut block = vec![0.0; rows.len() * width];
+                let mut start = 0;
+                for part in parts {
+                    let (from, to) = (columns.start.max(start), columns.end.min(start + part.columns));
+                    if from < to {
+                        let values = part.block(rows.clone(), from - start..to - start);
+                        for (target, source) in block.chunks_exact_mut(width).zip(values.chunks_exact(to - from)) {
+                            target[from - columns.start..to - columns.start].copy_from_slice(source);
+                        }
+                    }
+                    start += part.columns;
+                }
+                block
+            }
         }
     }
+}
+
+/// `[rows, columns]` of a tensor seen as a matrix.
+fn as_matrix(shape: &[usize]) -> (usize, usize) {
+    match shape {
+        [rows, rest @ ..] if !rest.is_empty() => (*rows, rest.iter().product()),
+        vector => (1, vector.iter().product()),
+    }
+}
+
+fn blocks(rows: usize, columns: usize) -> Vec<Range<usize>> {
+    let height = (BLOCK / columns.max(1)).max(1);
+    (0..rows).step_by(height).map(|start| start..(start + height).min(rows)).collect()
 }
 
 fn floats(tensor: &Tensor) -> Result<&[f32], EvaluateError> {
     tensor.as_f32().ok_or_else(|| EvaluateError::Type(tensor.value_type().to_string()))
 }
 
-fn shape_of(expression: &Expression) -> Result<[usize; 2], EvaluateError> {
-    let value_type = expression.value_type().map_err(EvaluateError::Type)?;
-    let shape = value_type.fixed_shape().and_then(|shape| <[usize; 2]>::try_from(shape).ok());
-    shape.ok_or_else(|| EvaluateError::Type(value_type.to_string()))
-}
-
-fn open<'a>(checkpoint: &'a Checkpoint, name: &str, shape: &[usize]) -> Result<TensorView<'a>, EvaluateError> {
-    let view = checkpoint.tensor(name)?;
-    if view.shape == shape {
-        return Ok(view);
-    }
-    Err(EvaluateError::Shape { name: name.to_owned(), expected: shape.to_vec(), found: view.shape })
-}
-
-/// A matrix of the checkpoint, transposed a block of rows at a time, so that it is in memory once.
-fn transpose_blocks(view: &TensorView<'_>) -> Vec<f32> {
-    let (rows, columns) = (view.shape[0], view.shape[1]);
-    let mut result = vec![0.0; rows * columns];
-    let mut start = 0;
-    while start < rows {
-        let end = (start + BLOCK_ROWS).min(rows);
-        scatter_transposed(&view.rows_f32(start..end), columns, start, rows, &mut result);
-        start = end;
+/// `values` `[rows, columns]` as `[columns, rows]`.
+fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    let mut result = vec![0.0; values.len()];
+    for start in (0..rows).step_by(TILE) {
+        let end = (start + TILE).min(rows);
+        for column in 0..columns {
+            for row in start..end {
+                result[column * rows + row] = values[row * columns + column];
+            }
+        }
     }
     result
 }
 
-/// Writes rows `start..` of a matrix with `rows` rows, given in `block`, as columns of `result` `[columns, rows]`.
-fn scatter_transposed(block: &[f32], columns: usize, start: usize, rows: usize, result: &mut [f32]) {
-    let height = block.len() / columns.max(1);
-    for column in 0..columns {
-        let target = &mut result[column * rows + start..column * rows + start + height];
-        for (row, value) in target.iter_mut().enumerate() {
-            *value = block[row * columns + column];
+/// `values += weights * up[.., columns]` for one row: `weights` `[rank]`, `up` `[rank, width]`. Four rows of `up` at a time, so that the
+/// row is read and written a quarter as often.
+fn add_product(values: &mut [f32], weights: &[f32], up: &[f32], width: usize, columns: Range<usize>) {
+    let direction = |index: usize| &up[index * width + columns.start..index * width + columns.end];
+    let (fours, rest) = weights.as_chunks::<4>();
+    for (index, [a, b, c, d]) in fours.iter().enumerate() {
+        let (p, q) = (direction(4 * index), direction(4 * index + 1));
+        let (r, s) = (direction(4 * index + 2), direction(4 * index + 3));
+        for ((((value, p), q), r), s) in values.iter_mut().zip(p).zip(q).zip(r).zip(s) {
+            *value += (a * p + b * q) + (c * r + d * s);
+        }
+    }
+    for (index, weight) in rest.iter().enumerate() {
+        for (value, change) in values.iter_mut().zip(direction(4 * fours.len() + index)) {
+            *value += weight * change;
         }
     }
 }
 
-/// `values [in, out] += down [in, rank] * up [rank, out]`.
-fn add_product(values: &mut [f32], down: &[f32], up: &[f32], rank: usize) {
-    let outputs = up.len() / rank.max(1);
-    for (row, weights) in values.chunks_exact_mut(outputs.max(1)).zip(down.chunks_exact(rank.max(1))) {
-        for (weight, direction) in weights.iter().zip(up.chunks_exact(outputs.max(1))) {
-            for (value, change) in row.iter_mut().zip(direction) {
-                *value += weight * change;
+/// What brings the columns of `base` to the lengths `norms`. Lengths are summed in f64; a column of zeros stays.
+fn column_scales(base: &Matrix<'_>, norms: &[f32]) -> Vec<f32> {
+    let mut squares = vec![0.0; norms.len()];
+    for rows in base.row_blocks() {
+        for row in base.block(rows, 0..base.columns).chunks_exact(norms.len().max(1)) {
+            for (sum, value) in squares.iter_mut().zip(row) {
+                *sum += f64::from(*value) * f64::from(*value);
             }
         }
     }
-}
-
-/// Scales the columns of `values [in, out]` to the lengths `norms [out]`. Lengths are summed in f64; a column of zeros stays.
-fn set_column_norms(values: &mut [f32], norms: &[f32]) {
-    let mut squares = vec![0.0; norms.len()];
-    for row in values.chunks_exact(norms.len().max(1)) {
-        for (sum, value) in squares.iter_mut().zip(row) {
-            *sum += f64::from(*value) * f64::from(*value);
-        }
-    }
     let scale = |(norm, sum): (&f32, &f64)| if *sum == 0.0 { 0.0 } else { (f64::from(*norm) / sum.sqrt()) as f32 };
-    let scales: Vec<f32> = norms.iter().zip(&squares).map(scale).collect();
-    for row in values.chunks_exact_mut(norms.len().max(1)) {
-        row.iter_mut().zip(&scales).for_each(|(value, scale)| *value *= scale);
-    }
+    norms.iter().zip(&squares).map(scale).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use std::sync::Arc;
 
-    #[test]
-    fn blocks_of_rows_become_columns() {
-        let mut result = vec![0.0; 6];
-        scatter_transposed(&[1.0, 2.0], 2, 0, 3, &mut result);
-        scatter_transposed(&[3.0, 4.0, 5.0, 6.0], 2, 1, 3, &mut result);
-        assert_eq!(result, [1.0, 3.0, 5.0, 2.0, 4.0, 6.0]);
+    fn matrix(rows: usize, columns: usize, seed: u32) -> Tensor {
+        Tensor::f32_from_fn(vec![rows, columns], |i| ((i as u32 * 37 + seed * 11) % 23) as f32 - 11.0)
+    }
+
+    fn whole(expression: &Expression) -> Vec<f32> {
+        let checkpoint = checkpoint();
+        let matrix = Matrix::new(expression, &checkpoint).unwrap();
+        matrix.block(0..matrix.rows, 0..matrix.columns)
+    }
+
+    /// Nothing is read from it here: the expressions are of constants.
+    fn checkpoint() -> Checkpoint {
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tiny-model");
+        Checkpoint::open(&root).unwrap()
     }
 
     #[test]
     fn low_rank_products_are_added() {
         // [1 1; 1 1] + [1; 2] [10 20]
-        let mut values = vec![1.0; 4];
-        add_product(&mut values, &[1.0, 2.0], &[10.0, 20.0], 1);
-        assert_eq!(values, [11.0, 21.0, 21.0, 41.0]);
+        let base = Expression::constant(Tensor::f32_from_fn(vec![2, 2], |_| 1.0));
+        let down = Arc::new(Tensor::f32_from_fn(vec![2, 1], |i| i as f32 + 1.0));
+        let up = Arc::new(Tensor::f32_from_fn(vec![1, 2], |i| 10.0 * (i as f32 + 1.0)));
+        assert_eq!(whole(&Expression::AddLowRank { base: Box::new(base), down, up }), [11.0, 21.0, 21.0, 41.0]);
     }
 
     #[test]
     fn columns_get_their_norms() {
-        let mut values = vec![3.0, 0.0, 1.0, 4.0, 0.0, 0.0];
-        set_column_norms(&mut values, &[10.0, 7.0, 2.0]);
-        assert_eq!(values, [6.0, 0.0, 2.0, 8.0, 0.0, 0.0]);
+        let values = [3.0, 0.0, 1.0, 4.0, 0.0, 0.0];
+        let base = Box::new(Expression::constant(Tensor::f32_from_fn(vec![2, 3], |i| values[i])));
+        let norms = Arc::new(Tensor::vector_f32(vec![10.0, 7.0, 2.0]));
+        assert_eq!(whole(&Expression::ColumnNorms { base, norms }), [6.0, 0.0, 2.0, 8.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn a_weight_of_the_checkpoint_is_read_by_blocks() {
+        let checkpoint = checkpoint();
+        let name = "model.layers.0.mlp.up_proj.weight".to_owned();
+        let shape = checkpoint.tensor(&name).unwrap().shape;
+        let stored = checkpoint.tensor(&name).unwrap().to_f32();
+        let leaf = Expression::Checkpoint { name, shape: shape.clone() };
+        let transpose = Expression::Transpose(Box::new(leaf));
+        let matrix = Matrix::new(&transpose, &checkpoint).unwrap();
+        assert_eq!((matrix.rows, matrix.columns), (shape[1], shape[0]));
+        let block = matrix.block(3..5, 1..4);
+        let column = |row: usize| [1, 2, 3].map(|column| stored[column * shape[1] + row]);
+        assert_eq!(block, [column(3), column(4)].concat());
+    }
+
+    proptest! {
+        /// Whatever the expression, blocks are the parts of the whole, and the whole is what the definition says.
+        #[test]
+        fn blocks_are_parts_of_the_whole(
+            rows in 1usize..9, columns in 1usize..9, rank in 1usize..7, seed in 0u32..50,
+            (cut_rows, cut_columns) in (0.0f64..1.0, 0.0f64..1.0),
+        ) {
+            let (down, up) = (matrix(rows, rank, seed + 1), matrix(rank, columns, seed + 2));
+            let base = Expression::Transpose(Box::new(Expression::constant(matrix(columns, rows, seed))));
+            let sum = Expression::AddLowRank { base: Box::new(base), down: Arc::new(down.clone()), up: Arc::new(up.clone()) };
+            let beside = Expression::ConcatColumns(vec![sum, Expression::constant(matrix(rows, 3, seed + 3))]);
+            let (turned, low, high) = (matrix(columns, rows, seed), down.as_f32().unwrap(), up.as_f32().unwrap());
+            let right = matrix(rows, 3, seed + 3);
+            let mut expected = Vec::new();
+            for row in 0..rows {
+                for column in 0..columns {
+                    let product: f32 = (0..rank).map(|k| low[row * rank + k] * high[k * columns + column]).sum();
+                    expected.push(turned.as_f32().unwrap()[column * rows + row] + product);
+                }
+                expected.extend(&right.as_f32().unwrap()[row * 3..row * 3 + 3]);
+            }
+            prop_assert_eq!(&whole(&beside), &expected);
+            let width = columns + 3;
+            let (row, column) = ((cut_rows * rows as f64) as usize, (cut_columns * width as f64) as usize);
+            let checkpoint = checkpoint();
+            let found = Matrix::new(&beside, &checkpoint).unwrap().block(row..rows, column..width);
+            let part: Vec<f32> = (row..rows).flat_map(|r| expected[r * width + column..(r + 1) * width].to_vec()).collect();
+            prop_assert_eq!(found, part);
+        }
+    }
+
+    #[test]
+    fn blocks_cover_all_rows() {
+        assert_eq!(blocks(5, BLOCK / 2), [0..2, 2..4, 4..5]);
+        assert_eq!(blocks(2, BLOCK * 3), [0..1, 1..2]);
+        assert_eq!(blocks(3, 0), [0..3]);
     }
 }

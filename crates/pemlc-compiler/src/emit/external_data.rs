@@ -1,23 +1,26 @@
-//! `model.onnx.data`: weights one after another at aligned offsets, made and written one at a time.
+//! `model.onnx.data`: weights one after another at aligned offsets, made and written a block at a time. Several graphs may share it: equal
+//! weights are there once.
 
-use super::evaluate::{EvaluateError, evaluate};
-use crate::ir::{Expression, Graph, Tensor, ValueId};
+use super::evaluate::{EvaluateError, Matrix};
+use super::round::round;
+use crate::ir::{DType, Expression, Graph, Tensor, ValueId};
 use pemlc_artifact::Checkpoint;
 use pemlc_artifact::hash::FileHash;
 use sha2::{Digest, Sha256};
-use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, sync_channel};
 
 /// Offsets are multiples of this, so that consumers can map a tensor's pages.
 const ALIGNMENT: u64 = 4096;
 /// Constants of at most this many bytes stay inside `model.onnx`: shape inference wants to see them.
 const INLINE_BYTES: usize = 1024;
-/// Workers that make tensors. Each holds one; more would cost memory, not save time.
-const MAX_WORKERS: usize = 3;
+/// Workers that make blocks.
+const MAX_WORKERS: usize = 8;
 
 /// Why the weights cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -53,21 +56,52 @@ pub(super) struct Place {
     pub(super) bytes: u64,
 }
 
-/// The places of all initialisers that are not inline.
-pub(super) fn plan(graph: &Graph) -> BTreeMap<ValueId, Place> {
+/// A weight to write.
+#[derive(Debug)]
+struct Weight<'a> {
+    name: &'a str,
+    expression: &'a Expression,
+    dtype: DType,
+    place: Place,
+}
+
+/// What the data file holds, in order.
+#[derive(Debug)]
+pub(super) struct Plan<'a> {
+    weights: Vec<Weight<'a>>,
+    /// Of each graph, where its initialisers are that are not inline.
+    pub(super) places: Vec<BTreeMap<ValueId, Place>>,
+}
+
+/// Lays out the weights of all graphs. Equal expressions share a place.
+pub(super) fn plan<'a>(graphs: &[&'a Graph]) -> Plan<'a> {
+    let mut plan = Plan { weights: Vec::new(), places: Vec::new() };
+    let mut known: HashMap<u64, Vec<usize>> = HashMap::new();
     let mut end = 0u64;
-    let mut places = BTreeMap::new();
-    for (id, expression) in graph.initialisers() {
-        if inline(expression).is_some() {
-            continue;
+    for graph in graphs {
+        let mut places = BTreeMap::new();
+        for (id, expression) in graph.initialisers() {
+            if inline(expression).is_some() {
+                continue;
+            }
+            let candidates = known.entry(expression.digest()).or_default();
+            let equal = candidates.iter().find(|index| plan.weights[**index].expression == expression);
+            if let Some(index) = equal {
+                places.insert(id, plan.weights[*index].place);
+                continue;
+            }
+            let value = graph.value(id);
+            let elements = value.value_type.fixed_shape().map_or(0, |shape| shape.iter().product::<usize>());
+            let dtype = value.value_type.dtype;
+            let place = Place { offset: end.next_multiple_of(ALIGNMENT), bytes: dtype.bytes(elements) as u64 };
+            end = place.offset + place.bytes;
+            candidates.push(plan.weights.len());
+            plan.weights.push(Weight { name: &value.name, expression, dtype, place });
+            places.insert(id, place);
         }
-        let value_type = &graph.value(id).value_type;
-        let elements = value_type.fixed_shape().map_or(0, |shape| shape.iter().product::<usize>());
-        let place = Place { offset: end.next_multiple_of(ALIGNMENT), bytes: value_type.dtype.bytes(elements) as u64 };
-        end = place.offset + place.bytes;
-        places.insert(id, place);
+        plan.places.push(places);
     }
-    places
+    plan
 }
 
 /// The tensor of `expression`, if it belongs inside `model.onnx`.
@@ -79,45 +113,75 @@ pub(super) fn inline(expression: &Expression) -> Option<&Tensor> {
     }
 }
 
-/// Writes the weights of `graph` to `path` at `places` and hashes them on the way.
+type Made = Result<Vec<u8>, EvaluateError>;
+
+/// Writes the plan's weights to `path` and hashes them on the way.
 ///
-/// Workers make tensors while this thread writes; a rendezvous channel a worker keeps one finished tensor each in memory.
-pub(super) fn write(
-    graph: &Graph,
-    places: &BTreeMap<ValueId, Place>,
-    checkpoint: &Checkpoint,
-    path: &Path,
-) -> Result<FileHash, WriteError> {
+/// Workers make blocks in turn while this thread writes. A worker holds one block that is being made and one that is waiting, so memory
+/// does not grow with the model; what a weight read of the checkpoint is given back once it is written.
+pub(super) fn write(plan: &Plan<'_>, checkpoint: &Checkpoint, path: &Path) -> Result<FileHash, WriteError> {
     let io_error = |source| WriteError::Io { path: path.to_owned(), source };
     let file = File::create(path).map_err(io_error)?;
     let mut output = Output { file: BufWriter::with_capacity(1 << 20, file), hasher: Sha256::new(), position: 0 };
-    let work: Vec<(ValueId, &Expression)> = graph.initialisers().filter(|(id, _)| places.contains_key(id)).collect();
+    // Made by whichever worker comes first: some cost a walk over the whole weight.
+    let matrices: Vec<OnceLock<Result<Matrix<'_>, EvaluateError>>> =
+        plan.weights.iter().map(|_| OnceLock::new()).collect();
+    let matrix = |index: usize| -> Result<&Matrix<'_>, EvaluateError> {
+        let weight = &plan.weights[index];
+        match matrices[index].get_or_init(|| Matrix::new(weight.expression, checkpoint)) {
+            Ok(matrix) => Ok(matrix),
+            // The error stays where it is: another is made for the caller.
+            Err(_) => Err(Matrix::new(weight.expression, checkpoint)
+                .err()
+                .unwrap_or_else(|| EvaluateError::Type(weight.name.to_owned()))),
+        }
+    };
+    let make = |index: usize, rows: Range<usize>| -> Made {
+        let matrix = matrix(index)?;
+        let values = matrix.block(rows.clone(), 0..matrix.columns);
+        round(&values, plan.weights[index].dtype, rows.start, matrix.columns)
+    };
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS);
     std::thread::scope(|scope| {
-        let results: Vec<Receiver<Result<Cow<'_, [f32]>, EvaluateError>>> = (0..workers)
+        let results: Vec<Receiver<Made>> = (0..workers)
             .map(|worker| {
-                let (sender, receiver) = sync_channel(0);
-                let own: Vec<&Expression> =
-                    work.iter().skip(worker).step_by(workers).map(|(_, expression)| *expression).collect();
+                let (sender, receiver) = sync_channel(1);
+                let (plan, matrix, make) = (&plan, &matrix, &make);
                 scope.spawn(move || {
-                    for expression in own {
-                        // A closed channel means that the writer gave up.
-                        if sender.send(evaluate(expression, checkpoint)).is_err() {
-                            return;
+                    let mut turn = 0;
+                    for index in 0..plan.weights.len() {
+                        let blocks = match matrix(index) {
+                            Ok(matrix) => matrix.row_blocks(),
+                            // One turn, to tell of it.
+                            Err(_) => std::iter::once(0..0).collect(),
+                        };
+                        for rows in blocks {
+                            let mine = turn % workers == worker;
+                            turn += 1;
+                            // A closed channel means that the writer gave up.
+                            if mine && sender.send(make(index, rows)).is_err() {
+                                return;
+                            }
                         }
                     }
                 });
                 receiver
             })
             .collect();
-        for (index, (id, _)) in work.iter().enumerate() {
-            let name = || graph.value(*id).name.clone();
-            let values = results[index % workers]
-                .recv()
-                .map_err(|_| WriteError::Worker { name: name() })?
-                .map_err(|source| WriteError::Weight { name: name(), source })?;
-            output.pad_to(places[id].offset).map_err(io_error)?;
-            output.floats(&values).map_err(io_error)?;
+        let mut turn = 0;
+        for (index, weight) in plan.weights.iter().enumerate() {
+            output.pad_to(weight.place.offset).map_err(io_error)?;
+            let end = weight.place.offset + weight.place.bytes;
+            while output.position < end {
+                let made = results[turn % workers].recv();
+                let made = made.map_err(|_| WriteError::Worker { name: weight.name.to_owned() })?;
+                let made = made.map_err(|source| WriteError::Weight { name: weight.name.to_owned(), source })?;
+                output.bytes(&made).map_err(io_error)?;
+                turn += 1;
+            }
+            for name in plan.weights[index].expression.checkpoint_names() {
+                checkpoint.release(name);
+            }
         }
         Ok(())
     })?;
@@ -145,15 +209,5 @@ impl Output {
     fn pad_to(&mut self, offset: u64) -> io::Result<()> {
         let padding = usize::try_from(offset.saturating_sub(self.position)).unwrap_or_default();
         self.bytes(&vec![0; padding])
-    }
-
-    fn floats(&mut self, values: &[f32]) -> io::Result<()> {
-        let mut buffer = Vec::with_capacity(4 << 16);
-        for chunk in values.chunks(1 << 16) {
-            buffer.clear();
-            buffer.extend(chunk.iter().flat_map(|value| value.to_le_bytes()));
-            self.bytes(&buffer)?;
-        }
-        Ok(())
     }
 }

@@ -1,8 +1,9 @@
 //! Initialisers as expressions over checkpoint tensors, evaluated one at a time while the file is written, so that memory stays near
 //! the largest single tensor.
 
-use super::tensor::Tensor;
+use super::tensor::{Data, Tensor};
 use super::value::{DType, ValueType};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 /// How the bytes of an initialiser come about.
@@ -17,6 +18,15 @@ pub enum Expression {
         /// Its shape.
         shape: Vec<usize>,
     },
+    /// `base`, f32, in another floating-point type: rounded once, to nearest, ties to even. It can be part of no other expression.
+    Cast {
+        /// Number type of the result.
+        to: DType,
+        /// What is rounded.
+        base: Box<Expression>,
+    },
+    /// Matrices beside each other: columns of the parts one after another.
+    ConcatColumns(Vec<Expression>),
     /// A matrix with its axes swapped.
     Transpose(Box<Expression>),
     /// `base + down * up`, in f32: `base` `[in, out]`, `down` `[in, rank]`, `up` `[rank, out]`.
@@ -48,6 +58,29 @@ impl Expression {
         match self {
             Self::Constant(tensor) => Ok(tensor.value_type()),
             Self::Checkpoint { shape, .. } => Ok(ValueType::new(DType::F32, shape.iter().copied())),
+            Self::Cast { to, base } => {
+                let base = base.value_type()?;
+                if base.dtype != DType::F32 || !to.is_float() {
+                    return Err(format!("cannot round {base} to {to}"));
+                }
+                Ok(ValueType { dtype: *to, ..base })
+            }
+            Self::ConcatColumns(parts) => {
+                let mut columns = 0;
+                let mut rows = None;
+                for part in parts {
+                    let value_type = part.value_type()?;
+                    let shape = value_type.fixed_shape().filter(|_| value_type.dtype == DType::F32);
+                    match shape.as_deref() {
+                        Some([own, width]) if rows.is_none_or(|rows| rows == *own) => {
+                            rows = Some(*own);
+                            columns += width;
+                        }
+                        _ => return Err(format!("{value_type} cannot stand beside {} rows", rows.unwrap_or_default())),
+                    }
+                }
+                Ok(ValueType::new(DType::F32, [rows.unwrap_or_default(), columns]))
+            }
             Self::Transpose(inner) => {
                 let mut inner = inner.value_type()?;
                 if inner.rank() != 2 {
@@ -82,6 +115,59 @@ impl Expression {
                 }
                 Ok(base)
             }
+        }
+    }
+}
+
+impl Expression {
+    /// A number that equal expressions share, whatever values they hold; others hardly ever do.
+    pub fn digest(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.digest_into(&mut hasher);
+        hasher.finish()
+    }
+
+    fn digest_into(&self, hasher: &mut DefaultHasher) {
+        std::mem::discriminant(self).hash(hasher);
+        let mut tensor = |tensor: &Tensor| {
+            tensor.shape().hash(hasher);
+            match tensor.data() {
+                Data::F32(values) => values.iter().for_each(|value| value.to_bits().hash(hasher)),
+                Data::I64(values) => values.hash(hasher),
+                Data::Bool(values) => values.hash(hasher),
+            }
+        };
+        match self {
+            Self::Constant(constant) => tensor(constant),
+            Self::Checkpoint { name, shape } => (name, shape).hash(hasher),
+            Self::Cast { to, base } => {
+                to.hash(hasher);
+                base.digest_into(hasher);
+            }
+            Self::ConcatColumns(parts) => parts.iter().for_each(|part| part.digest_into(hasher)),
+            Self::Transpose(base) => base.digest_into(hasher),
+            Self::AddLowRank { base, down, up } => {
+                tensor(down);
+                tensor(up);
+                base.digest_into(hasher);
+            }
+            Self::ColumnNorms { base, norms } => {
+                tensor(norms);
+                base.digest_into(hasher);
+            }
+        }
+    }
+
+    /// Names of the checkpoint's tensors that it reads.
+    pub fn checkpoint_names(&self) -> Vec<&str> {
+        match self {
+            Self::Constant(_) => Vec::new(),
+            Self::Checkpoint { name, .. } => vec![name],
+            Self::ConcatColumns(parts) => parts.iter().flat_map(Self::checkpoint_names).collect(),
+            Self::Cast { base, .. }
+            | Self::Transpose(base)
+            | Self::AddLowRank { base, .. }
+            | Self::ColumnNorms { base, .. } => base.checkpoint_names(),
         }
     }
 }

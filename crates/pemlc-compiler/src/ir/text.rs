@@ -37,6 +37,10 @@ fn describe(expression: &Expression) -> String {
             _ => "constant".to_owned(),
         },
         Expression::Checkpoint { name, .. } => format!("checkpoint({name})"),
+        Expression::Cast { to, base } => format!("{to}({})", describe(base)),
+        Expression::ConcatColumns(parts) => {
+            format!("columns({})", parts.iter().map(describe).collect::<Vec<_>>().join(", "))
+        }
         Expression::Transpose(inner) => format!("transpose({})", describe(inner)),
         Expression::AddLowRank { base, down, .. } => {
             let mut text = describe(base);

@@ -1,9 +1,8 @@
 //! Merges equal initialisers, then nodes that apply one operator to the same values.
 
 use super::{Outcome, Pass};
-use crate::ir::{Expression, Graph, Op, ValueId};
+use crate::ir::{Graph, Op, ValueId};
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// See the module.
 #[derive(Debug, Clone, Copy)]
@@ -18,7 +17,7 @@ impl Pass for Deduplicate {
         let mut replacements: BTreeMap<ValueId, ValueId> = BTreeMap::new();
         let mut by_digest: HashMap<u64, Vec<ValueId>> = HashMap::new();
         for (id, expression) in graph.initialisers().filter(|(id, _)| !graph.is_overridable(*id)) {
-            let candidates = by_digest.entry(digest(expression)).or_default();
+            let candidates = by_digest.entry(expression.digest()).or_default();
             // Equality decides; the digest only finds candidates. A tensor that holds NaN equals nothing.
             match candidates.iter().find(|other| graph.initialisers.get(other) == Some(expression)) {
                 Some(other) => {
@@ -51,18 +50,6 @@ impl Pass for Deduplicate {
         let changed = replacements.iter().map(|(id, other)| format!("`{}` is `{}`", name(id), name(other))).collect();
         Ok(Outcome { changed, ..Outcome::default() })
     }
-}
-
-fn digest(expression: &Expression) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    match expression {
-        Expression::Constant(tensor) => {
-            tensor.shape().hash(&mut hasher);
-            tensor.to_bytes().hash(&mut hasher);
-        }
-        other => format!("{other:?}").hash(&mut hasher),
-    }
-    hasher.finish()
 }
 
 #[cfg(test)]

@@ -1,0 +1,71 @@
+//! f32 values as the bytes of the type that the graph holds them in: rounded once, and nothing lost unseen.
+
+use super::evaluate::EvaluateError;
+use crate::ir::DType;
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+
+/// Bytes of `values`, which are rows `first_row..` of a matrix with `columns` columns. Only f32 may be NaN or infinite (a shut log-gate).
+pub(super) fn round(values: &[f32], dtype: DType, first_row: usize, columns: usize) -> Result<Vec<u8>, EvaluateError> {
+    let place = |index: usize| (first_row + index / columns.max(1), index % columns.max(1));
+    let check = |infinite: &dyn Fn(usize) -> bool, name: &'static str, largest: f32| {
+        let bad = (0..values.len()).find(|index| !values[*index].is_finite() || infinite(*index));
+        let Some(index) = bad else { return Ok(()) };
+        let ((row, column), value) = (place(index), values[index]);
+        Err(if value.is_finite() {
+            EvaluateError::Overflow { value, row, column, dtype: name, largest }
+        } else {
+            EvaluateError::NotFinite { value, row, column }
+        })
+    };
+    match dtype {
+        DType::F32 => Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect()),
+        DType::F16 => {
+            let mut rounded = vec![f16::ZERO; values.len()];
+            rounded.convert_from_f32_slice(values);
+            check(&|index| rounded[index].is_infinite(), "f16", f16::MAX.to_f32())?;
+            Ok(rounded.iter().flat_map(|value| value.to_le_bytes()).collect())
+        }
+        DType::BF16 => {
+            let mut rounded = vec![bf16::ZERO; values.len()];
+            rounded.convert_from_f32_slice(values);
+            check(&|index| rounded[index].is_infinite(), "bf16", bf16::MAX.to_f32())?;
+            Ok(rounded.iter().flat_map(|value| value.to_le_bytes()).collect())
+        }
+        other => Err(EvaluateError::Type(format!("floats cannot become {other}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn halves(values: &[f32]) -> Vec<f32> {
+        let bytes = round(values, DType::F16, 0, values.len()).unwrap();
+        bytes.chunks_exact(2).map(|pair| f16::from_le_bytes([pair[0], pair[1]]).to_f32()).collect()
+    }
+
+    #[test]
+    fn ties_go_to_even_and_small_numbers_stay() {
+        let smallest = f16::MIN_POSITIVE_SUBNORMAL.to_f32();
+        assert_eq!(halves(&[2049.0, 2051.0, 65504.0, smallest, -0.0]), [2048.0, 2052.0, 65504.0, smallest, -0.0]);
+        // Below the midpoint to the next number that would exist.
+        assert_eq!(halves(&[65519.0]), [65504.0]);
+        let bytes = round(&[1.003_906_25, 3.0e38], DType::BF16, 0, 2).unwrap();
+        let rounded: Vec<f32> =
+            bytes.chunks_exact(2).map(|pair| bf16::from_le_bytes([pair[0], pair[1]]).to_f32()).collect();
+        assert_eq!(rounded, [1.0, bf16::from_f32(3.0e38).to_f32()]);
+    }
+
+    #[test]
+    fn overflow_is_named() {
+        let error = round(&[1.0, 2.0, 65520.0, 4.0], DType::F16, 10, 2).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "the value 65520 at row 11, column 0 is beyond f16, whose largest number is 65504: use another --dtype"
+        );
+        let error = round(&[1.0, f32::NAN], DType::BF16, 0, 2).unwrap_err().to_string();
+        assert_eq!(error, "the value at row 0, column 1 is NaN: the base model's file or the training is broken");
+        assert!(round(&[f32::NEG_INFINITY], DType::F32, 0, 1).is_ok());
+    }
+}
