@@ -2,12 +2,13 @@
 
 use crate::emit::{IR_VERSION, MODEL_FILE, OPSET, WriteError};
 use crate::freeze::FreezeError;
-use crate::ir::{IrError, verify};
+use crate::ir::{Graph, IrError, verify};
 use crate::lower::lower_decoder;
 use crate::model_card::model_card;
 use crate::outputs::{Extras, companions, lower_extras, write_adapters, write_graphs, write_task_folders};
-use crate::passes::{PassError, decoder_passes, run_passes};
+use crate::passes::{PassError, decoder_passes, run_passes_with};
 use crate::run_source::{RunSource, SourceError};
+use crate::trace::{PrintAfter, Trace};
 use pemlc_artifact::artifact::{ARTIFACT_SCHEMA_VERSION, ArtifactManifest, GraphRecord};
 use pemlc_artifact::atomic::AtomicDir;
 use pemlc_artifact::hash::{FileHash, hash_directory};
@@ -28,6 +29,17 @@ pub struct ExportOptions {
     pub force: bool,
     /// What to write beside `model.onnx`.
     pub extras: Extras,
+    /// After which passes to keep graphs as text.
+    pub print_after: PrintAfter,
+}
+
+/// What an export made.
+#[derive(Debug, Clone)]
+pub struct Exported {
+    /// The artifact's manifest.
+    pub manifest: ArtifactManifest,
+    /// What the passes did to each graph.
+    pub traces: Vec<Trace>,
 }
 
 /// Why an export failed. Nothing is left at the output path.
@@ -67,6 +79,14 @@ pub enum ExportError {
         /// Largest absolute difference.
         difference: f64,
     },
+    /// No pass has the name.
+    #[error("no pass is called `{name}`; passes are {known}")]
+    UnknownPass {
+        /// What was asked for.
+        name: String,
+        /// The passes, in order.
+        known: String,
+    },
     /// Adapter files were asked for, and there is nothing to put into them.
     #[error("no task has a delta or prefix of its own, so adapter files would be empty: leave out ort-adapters")]
     NothingToAdapt,
@@ -102,9 +122,14 @@ pub fn export(
     out: &Path,
     options: &ExportOptions,
     progress: &mut dyn FnMut(&str),
-) -> Result<ArtifactManifest, ExportError> {
+) -> Result<Exported, ExportError> {
     let mut clock = Clock { progress, last: Instant::now() };
     refuse_occupied(out, options)?;
+    let passes = decoder_passes();
+    if let Some(name) = options.print_after.unknown(&passes) {
+        let known = passes.iter().map(|pass| pass.name()).collect::<Vec<_>>().join(", ");
+        return Err(ExportError::UnknownPass { name: name.to_owned(), known });
+    }
     let source = RunSource::open(run_dir)?;
     let mut checkpoint = open_base(&source.manifest.base, base)?;
     if source.manifest.base_dtype == BaseDtype::Bf16 {
@@ -119,17 +144,24 @@ pub fn export(
         None => "deltas and prefix read".to_owned(),
     });
 
-    let mut graph = lower_decoder(checkpoint.config(), &normal_form)?;
-    verify(&graph)?;
-    let outcomes = run_passes(&mut graph, &decoder_passes())?;
     let tasks: Vec<&str> = source.manifest.tasks.iter().map(|task| task.name.as_str()).collect();
+    let mut traces = Vec::new();
+    let mut compile = |file: &str, graph: &mut Graph| -> Result<(), ExportError> {
+        verify(graph)?;
+        let mut trace = Trace::new(file);
+        run_passes_with(graph, &passes, &mut |outcome, graph| trace.add(outcome, graph, &options.print_after))?;
+        traces.push(trace);
+        Ok(())
+    };
+    let mut graph = lower_decoder(checkpoint.config(), &normal_form)?;
+    compile(MODEL_FILE, &mut graph)?;
     let mut extras = lower_extras(&options.extras, checkpoint.config(), &normal_form, &tasks)?;
     for extra in &mut extras {
-        verify(&extra.graph)?;
-        run_passes(&mut extra.graph, &decoder_passes())?;
+        compile(&extra.record.file, &mut extra.graph)?;
     }
+    let counts = traces.first().map(|trace| trace.outcomes.as_slice()).unwrap_or_default();
     let changes: Vec<String> =
-        outcomes.iter().map(|outcome| format!("{} {}", outcome.pass, outcome.changed.len())).collect();
+        counts.iter().map(|outcome| format!("{} {}", outcome.pass, outcome.changed.len())).collect();
     clock.done(&format!("graph of {} nodes (changes: {})", graph.nodes().len(), changes.join(", ")));
 
     let io_error = |path: &Path| {
@@ -155,7 +187,7 @@ pub fn export(
         _ => ExportError::Io { path: out.to_owned(), source: error },
     })?;
     clock.done("artifact directory in place");
-    Ok(manifest)
+    Ok(Exported { manifest, traces })
 }
 
 /// Tells each step with the seconds it took.

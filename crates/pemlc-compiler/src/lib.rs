@@ -16,6 +16,7 @@ pub mod normal_form;
 pub mod outputs;
 pub mod passes;
 pub mod run_source;
+pub mod trace;
 
-pub use export::{ExportError, ExportOptions, export};
+pub use export::{ExportError, ExportOptions, Exported, export};
 pub use inspect::{InspectError, inspect};

@@ -24,6 +24,7 @@ fn try_export(fixture: &Fixture, base: Option<&Path>, force: bool) -> Result<Art
         &ExportOptions { force, ..ExportOptions::default() },
         &mut |_| {},
     )
+    .map(|exported| exported.manifest)
 }
 
 /// The error of an export that must fail, with the fixture's folder elided; nothing may be left behind.

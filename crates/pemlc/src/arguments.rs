@@ -92,6 +92,12 @@ pub(crate) struct ExportArguments {
     /// Write more beside model.onnx; several, separated by commas
     #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT")]
     pub(crate) also: Vec<Also>,
+    /// Say what each pass changed and what it declined, and why; `all` writes every line, `some` counts lines that are alike
+    #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "some", require_equals = true, value_name = "DETAIL")]
+    pub(crate) explain: Option<Explain>,
+    /// Print the graph's text after this pass, or after `all`; several, separated by commas
+    #[arg(long, value_delimiter = ',', value_name = "PASS")]
+    pub(crate) print_after: Vec<String>,
     /// Replace OUT when it exists and is not empty
     #[arg(long)]
     pub(crate) force: bool,
@@ -100,6 +106,15 @@ pub(crate) struct ExportArguments {
     pub(crate) no_check: bool,
     #[command(flatten)]
     pub(crate) check: CheckSettings,
+}
+
+/// How much `pemlc export --explain` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Explain {
+    /// Lines that are alike are counted
+    Some,
+    /// Every line
+    All,
 }
 
 /// What `pemlc export` writes beside `model.onnx`.

@@ -16,9 +16,9 @@ pub(crate) fn path(layer: usize, projection: Projection) -> String {
     format!("layers.{layer}.{block}.{}", projection.name())
 }
 
-/// `x (W + dW_shared)^T + b + x A_t^T B_t^T` for `x` `[batch, sequence, in]`.
+/// `x (W + dW_shared)^T + x A_t^T B_t^T + b` for `x` `[batch, sequence, in]`.
 ///
-/// The shared delta is lowered as it stands; the pass `fold_shared_delta` moves it into the weight. With magnitudes it is part of the
+/// Deltas come before the bias, so that each can become part of the weight. The shared delta is lowered as it stands; the pass `fold_shared_delta` moves it into the weight. With magnitudes it is part of the
 /// weight from the start: they belong to the sum of both.
 pub(crate) fn project(
     builder: &mut Builder,
@@ -62,14 +62,14 @@ pub(crate) fn project(
         let change = builder.matmul(format!("{name}.shared_delta"), hidden, up)?;
         y = builder.add(title("merged"), y, change)?;
     }
+    if let Some(delta) = private {
+        let change = switch.private_delta(builder, &name, x, delta)?;
+        y = builder.add(title("adapted"), y, change)?;
+    }
     if bias {
         let bias = Expression::Checkpoint { name: format!("{module}.bias"), shape: vec![outputs] };
         let bias = builder.weight(format!("{name}.bias"), bias)?;
         y = builder.add(title("biased"), y, bias)?;
-    }
-    if let Some(delta) = private {
-        let change = switch.private_delta(builder, &name, x, delta)?;
-        y = builder.add(title("adapted"), y, change)?;
     }
     Ok(y)
 }

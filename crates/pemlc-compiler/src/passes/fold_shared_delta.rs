@@ -26,28 +26,40 @@ impl Pass for FoldSharedDelta {
 
     fn run(&self, graph: &mut Graph) -> Result<Outcome, String> {
         let mut outcome = Outcome::default();
-        let uses = graph.use_counts();
-        let makers: BTreeMap<ValueId, usize> =
-            graph.nodes.iter().enumerate().map(|(index, node)| (node.output(), index)).collect();
-        let matches: Vec<Match> = (0..graph.nodes.len()).filter_map(|add| find(graph, &makers, add)).collect();
-        for found in matches {
-            let name = graph.value(graph.nodes[found.add].output()).name.clone();
-            let weight_name = graph.value(found.weight).name.clone();
-            if uses[found.weight.0] != 1 {
-                outcome.declined.push(format!("`{name}`: `{weight_name}` is read elsewhere too"));
-                continue;
+        // A projection may have several deltas: each fold makes the next one fit.
+        loop {
+            let before = outcome.changed.len();
+            outcome.declined.clear();
+            fold_once(graph, &mut outcome)?;
+            if outcome.changed.len() == before {
+                return Ok(outcome);
             }
-            let Some(base) = graph.initialisers.remove(&found.weight) else { continue };
-            let expression = Expression::AddLowRank { base: Box::new(base), down: found.down, up: found.up };
-            graph.initialisers.insert(found.weight, expression);
-            let node = &mut graph.nodes[found.add];
-            *node = Node { op: Op::MatMul, inputs: vec![found.x, found.weight], outputs: node.outputs.clone() };
-            outcome.changed.push(format!("folded the shared delta of `{name}` into `{weight_name}`"));
         }
-        // The replaced products are now unread, and would read the folded weight.
-        super::DeadCode.run(graph)?;
-        Ok(outcome)
     }
+}
+
+fn fold_once(graph: &mut Graph, outcome: &mut Outcome) -> Result<(), String> {
+    let uses = graph.use_counts();
+    let makers: BTreeMap<ValueId, usize> =
+        graph.nodes.iter().enumerate().map(|(index, node)| (node.output(), index)).collect();
+    let matches: Vec<Match> = (0..graph.nodes.len()).filter_map(|add| find(graph, &makers, add)).collect();
+    for found in matches {
+        let name = graph.value(graph.nodes[found.add].output()).name.clone();
+        let weight_name = graph.value(found.weight).name.clone();
+        if uses[found.weight.0] != 1 {
+            outcome.declined.push(format!("`{name}`: `{weight_name}` is read elsewhere too"));
+            continue;
+        }
+        let Some(base) = graph.initialisers.remove(&found.weight) else { continue };
+        let expression = Expression::AddLowRank { base: Box::new(base), down: found.down, up: found.up };
+        graph.initialisers.insert(found.weight, expression);
+        let node = &mut graph.nodes[found.add];
+        *node = Node { op: Op::MatMul, inputs: vec![found.x, found.weight], outputs: node.outputs.clone() };
+        outcome.changed.push(format!("folded the shared delta of `{name}` into `{weight_name}`"));
+    }
+    // The replaced products are now unread, and would read the folded weight.
+    super::DeadCode.run(graph)?;
+    Ok(())
 }
 
 fn find(graph: &Graph, makers: &BTreeMap<ValueId, usize>, add: usize) -> Option<Match> {

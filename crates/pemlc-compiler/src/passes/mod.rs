@@ -49,8 +49,8 @@ pub struct PassError {
 /// The passes that a lowered decoder goes through, in order.
 pub fn decoder_passes() -> Vec<Box<dyn Pass>> {
     vec![
-        Box::new(FoldSharedDelta),
         Box::new(LowerTaskSwitch),
+        Box::new(FoldSharedDelta),
         Box::new(FoldConstants),
         Box::new(Deduplicate),
         Box::new(DeadCode),
@@ -64,6 +64,15 @@ pub fn encoder_passes() -> Vec<Box<dyn Pass>> {
 
 /// Runs `passes` in order on a graph that verifies.
 pub fn run_passes(graph: &mut Graph, passes: &[Box<dyn Pass>]) -> Result<Vec<Outcome>, PassError> {
+    run_passes_with(graph, passes, &mut |_, _| {})
+}
+
+/// As [`run_passes`]; `after` sees what each pass did, and the graph that it left.
+pub fn run_passes_with(
+    graph: &mut Graph,
+    passes: &[Box<dyn Pass>],
+    after: &mut dyn FnMut(&Outcome, &Graph),
+) -> Result<Vec<Outcome>, PassError> {
     let mut outcomes: Vec<Outcome> = Vec::new();
     for pass in passes {
         let fail = |reason: String| PassError {
@@ -74,6 +83,7 @@ pub fn run_passes(graph: &mut Graph, passes: &[Box<dyn Pass>]) -> Result<Vec<Out
         let mut outcome = pass.run(graph).map_err(fail)?;
         verify(graph).map_err(|error: IrError| fail(error.to_string()))?;
         outcome.pass = pass.name();
+        after(&outcome, graph);
         outcomes.push(outcome);
     }
     Ok(outcomes)

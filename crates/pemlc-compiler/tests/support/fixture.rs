@@ -128,7 +128,7 @@ impl Fixture {
     pub fn export_with(&self, extras: Extras) -> PathBuf {
         let out = self.folder.path().join("out");
         let mut steps = Vec::new();
-        let options = pemlc_compiler::ExportOptions { force: true, extras };
+        let options = pemlc_compiler::ExportOptions { force: true, extras, ..Default::default() };
         pemlc_compiler::export(&self.run(), None, &out, &options, &mut |step| steps.push(step.to_owned())).unwrap();
         assert!(steps.len() >= 4, "{steps:?}");
         out

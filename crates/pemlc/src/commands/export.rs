@@ -1,23 +1,40 @@
 //! `pemlc export`.
 
 use crate::Outcome;
-use crate::arguments::{Also, ExportArguments};
+use crate::arguments::{Also, Explain, ExportArguments};
 use crate::table::{bytes, seconds};
 use anyhow::{Context, bail};
 use pemlc_artifact::run::{RunManifest, RunPaths, TaskRecord};
-use pemlc_compiler::ExportOptions;
 use pemlc_compiler::outputs::Extras;
+use pemlc_compiler::trace::PrintAfter;
+use pemlc_compiler::{ExportOptions, Exported};
 use pemlc_data::{Request, Template, Tokenizer};
 use std::path::Path;
 use std::time::Instant;
 
 pub(crate) fn run(arguments: &ExportArguments) -> anyhow::Result<Outcome> {
     let started = Instant::now();
-    let options = ExportOptions { force: arguments.force, extras: extras(&arguments.run, &arguments.also)? };
-    let manifest =
+    let options = ExportOptions {
+        force: arguments.force,
+        extras: extras(&arguments.run, &arguments.also)?,
+        print_after: match arguments.print_after.as_slice() {
+            [] => PrintAfter::Nothing,
+            names if names.iter().any(|name| name == "all") => PrintAfter::Everything,
+            names => PrintAfter::Passes(names.to_vec()),
+        },
+    };
+    let Exported { manifest, traces } =
         pemlc_compiler::export(&arguments.run, arguments.base.as_deref(), &arguments.out, &options, &mut |line| {
             eprintln!("{line}")
         })?;
+    for trace in &traces {
+        for (pass, text) in &trace.printed {
+            println!("{} after {pass}:\n{text}", trace.file);
+        }
+        if let Some(detail) = arguments.explain {
+            println!("{}", trace.explain(detail == Explain::All));
+        }
+    }
     let size = manifest.files.iter().map(|file| file.bytes).sum();
     println!(
         "{}: {} for {} (task_id order), {}, written in {}",
