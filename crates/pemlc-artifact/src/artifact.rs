@@ -45,6 +45,12 @@ pub struct ArtifactManifest {
     pub ir_version: i64,
     /// Weights' number type, for instance `f32`.
     pub dtype: String,
+    /// Runtimes that know all of the graphs' number types and operators; empty when all do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runtimes: Vec<String>,
+    /// Largest absolute logit difference that this number type is allowed; absent for f32, whose is the check's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tolerance: Option<f64>,
     /// Packaging profile, for instance `causal-lm`.
     pub profile: String,
     /// Largest absolute difference between the frozen encoder as compiled and as the trainer evaluated it.
@@ -231,6 +237,8 @@ mod tests {
             opset: 18,
             ir_version: 8,
             dtype: "f32".to_owned(),
+            runtimes: Vec::new(),
+            tolerance: None,
             profile: "causal-lm".to_owned(),
             encoder_difference: Some(1e-7),
             graphs: Vec::new(),

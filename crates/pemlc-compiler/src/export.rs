@@ -6,7 +6,7 @@ use crate::ir::{Graph, IrError, verify};
 use crate::lower::lower_decoder;
 use crate::model_card::model_card;
 use crate::outputs::{Extras, companions, lower_extras, write_adapters, write_graphs, write_task_folders};
-use crate::passes::{PassError, decoder_passes, run_passes_with};
+use crate::passes::{PassError, Precision, decoder_passes, run_passes_with};
 use crate::run_source::{RunSource, SourceError};
 use crate::trace::{PrintAfter, Trace};
 use pemlc_artifact::artifact::{ARTIFACT_SCHEMA_VERSION, ArtifactManifest, GraphRecord};
@@ -29,6 +29,8 @@ pub struct ExportOptions {
     pub force: bool,
     /// What to write beside `model.onnx`.
     pub extras: Extras,
+    /// Number types of floats.
+    pub precision: Precision,
     /// After which passes to keep graphs as text.
     pub print_after: PrintAfter,
 }
@@ -125,7 +127,7 @@ pub fn export(
 ) -> Result<Exported, ExportError> {
     let mut clock = Clock { progress, last: Instant::now() };
     refuse_occupied(out, options)?;
-    let passes = decoder_passes();
+    let passes = decoder_passes(options.precision);
     if let Some(name) = options.print_after.unknown(&passes) {
         let known = passes.iter().map(|pass| pass.name()).collect::<Vec<_>>().join(", ");
         return Err(ExportError::UnknownPass { name: name.to_owned(), known });
@@ -181,7 +183,8 @@ pub fn export(
         write_task_folders(&tasks, &checkpoint, directory.path())?;
     }
     let graphs = extras.into_iter().map(|extra| extra.record).collect();
-    let manifest = write_manifest(&source, &checkpoint, (files, graphs), encoder_difference, directory.path())?;
+    let manifest =
+        write_manifest(&source, &checkpoint, (files, graphs), options, encoder_difference, directory.path())?;
     directory.commit(options.force).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => ExportError::OutputExists(out.to_owned()),
         _ => ExportError::Io { path: out.to_owned(), source: error },
@@ -286,6 +289,7 @@ fn write_manifest(
     source: &RunSource,
     checkpoint: &Checkpoint,
     (model_files, graphs): (Vec<FileHash>, Vec<GraphRecord>),
+    options: &ExportOptions,
     encoder_difference: Option<f64>,
     directory: &Path,
 ) -> Result<ArtifactManifest, ExportError> {
@@ -300,7 +304,9 @@ fn write_manifest(
         tasks: run.tasks.clone(),
         opset: OPSET,
         ir_version: IR_VERSION,
-        dtype: "f32".to_owned(),
+        dtype: options.precision.name().to_owned(),
+        runtimes: options.precision.runtimes().iter().map(|name| (*name).to_owned()).collect(),
+        tolerance: options.precision.tolerance(),
         profile: "causal-lm".to_owned(),
         encoder_difference,
         graphs,

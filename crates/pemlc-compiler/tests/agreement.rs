@@ -5,7 +5,9 @@ mod support;
 
 use ndarray::{Array1, Array2, s};
 use pemlc_artifact::Family;
-use pemlc_runtime::{Inputs, Outputs, Padding, Row, Session};
+use pemlc_compiler::ExportOptions;
+use pemlc_compiler::passes::Precision;
+use pemlc_runtime::{Inputs, Outputs, Padding, Row, RuntimeKind, Session};
 use support::fixture::{Fixture, PrefixKind, Spec};
 use support::{reference, runtime};
 
@@ -31,7 +33,7 @@ fn mixed_rows(tasks: usize) -> Vec<Row<'static>> {
     ROWS.iter().enumerate().map(row).collect()
 }
 
-fn mixed_batches_match(fixture: &Fixture, session: &mut dyn Session, tasks: usize) {
+fn mixed_batches_match(fixture: &Fixture, session: &mut dyn Session, tasks: usize, tolerance: f64) {
     for padding in [Padding::Right, Padding::Left] {
         let rows = mixed_rows(tasks);
         let outputs = session.run(&Inputs::prefill(&rows, 6, padding)).unwrap();
@@ -39,13 +41,13 @@ fn mixed_batches_match(fixture: &Fixture, session: &mut dyn Session, tasks: usiz
             let start = if padding == Padding::Left { 6 - row.tokens.len() } else { 0 };
             let expected = reference::logits(fixture, Some(row.task_id as usize), row.tokens);
             let difference = difference(&outputs, index, start, &expected);
-            assert!(difference <= TOLERANCE, "{:?} {padding:?} row {index}: {difference}", session.kind());
+            assert!(difference <= tolerance, "{:?} {padding:?} row {index}: {difference}", session.kind());
         }
     }
 }
 
 /// Two tokens, then two more from the cache, then one: as one run over all.
-fn cached_decode_matches(fixture: &Fixture, session: &mut dyn Session, tasks: usize) {
+fn cached_decode_matches(fixture: &Fixture, session: &mut dyn Session, tasks: usize, tolerance: f64) {
     let tokens: [i64; 5] = [1, 9, 4, 30, 2];
     let task = tasks - 1;
     let expected = reference::logits(fixture, Some(task), &tokens);
@@ -60,11 +62,11 @@ fn cached_decode_matches(fixture: &Fixture, session: &mut dyn Session, tasks: us
         outputs = session.run(&next).unwrap();
         largest = largest.max(difference(&outputs, 0, 0, &expected[start..end]));
     }
-    assert!(largest <= TOLERANCE, "{:?}: {largest}", session.kind());
+    assert!(largest <= tolerance, "{:?}: {largest}", session.kind());
 }
 
 /// Rows whose id is no task's are NaN through and through; their neighbours do not notice.
-fn unknown_tasks_answer_nan(fixture: &Fixture, session: &mut dyn Session, tasks: usize) {
+fn unknown_tasks_answer_nan(fixture: &Fixture, session: &mut dyn Session, tasks: usize, tolerance: f64) {
     for bad in [-1, tasks as i64, i64::MIN, i64::MAX] {
         let rows = [Row { tokens: ROWS[0], task_id: 0 }, Row { tokens: ROWS[0], task_id: bad }];
         let outputs = session.run(&Inputs::prefill(&rows, 6, Padding::Right)).unwrap();
@@ -75,17 +77,26 @@ fn unknown_tasks_answer_nan(fixture: &Fixture, session: &mut dyn Session, tasks:
             assert!(all_nan(present.value.slice(s![1, .., .., ..]).into_dyn()), "{:?}: task {bad}", session.kind());
         }
         let expected = reference::logits(fixture, Some(0), ROWS[0]);
-        assert!(difference(&outputs, 0, 0, &expected) <= TOLERANCE);
+        assert!(difference(&outputs, 0, 0, &expected) <= tolerance);
     }
 }
 
 fn agrees(spec: Spec) {
+    agrees_as(spec, ExportOptions::default(), TOLERANCE);
+}
+
+fn agrees_as(spec: Spec, options: ExportOptions, tolerance: f64) {
     let fixture = Fixture::new(spec);
-    let out = fixture.export();
-    for mut session in runtime::sessions(&out) {
-        mixed_batches_match(&fixture, session.as_mut(), spec.tasks);
-        cached_decode_matches(&fixture, session.as_mut(), spec.tasks);
-        unknown_tasks_answer_nan(&fixture, session.as_mut(), spec.tasks);
+    let precision = options.precision;
+    let out = fixture.export_as(options);
+    let weights = pemlc_compiler::inspect(&out.join("model.onnx")).unwrap();
+    let holds = |dtype: &str| weights.contains(&format!("q_proj.weight: {dtype}["));
+    assert!(holds(precision.name()), "the weights are not {}", precision.name());
+    let runs_on = |kind: RuntimeKind| precision.runtimes().is_empty() || precision.runtimes().contains(&kind.name());
+    for mut session in runtime::sessions_on(&out, runs_on) {
+        mixed_batches_match(&fixture, session.as_mut(), spec.tasks, tolerance);
+        cached_decode_matches(&fixture, session.as_mut(), spec.tasks, tolerance);
+        unknown_tasks_answer_nan(&fixture, session.as_mut(), spec.tasks, tolerance);
     }
     // The reference itself must see what was trained, or all of the above could hold of the base model.
     let base = reference::logits(&fixture, None, ROWS[0]);
@@ -149,4 +160,21 @@ fn biases_of_qwen2() {
 #[test]
 fn a_single_task() {
     agrees(Spec { tasks: 1, private: true, prefix: Some(PrefixKind::Encoder), ..Spec::default() });
+}
+
+fn everything() -> Spec {
+    let prefix = Some(PrefixKind::Encoder);
+    Spec { family: Family::Qwen2, tied: false, shared: true, private: true, prefix, ..Spec::default() }
+}
+
+/// Logits of the fixture are below 5; f16 keeps eleven bits.
+#[test]
+fn products_and_cache_in_f16() {
+    agrees_as(everything(), ExportOptions { precision: Precision::F16, ..Default::default() }, 2e-2);
+}
+
+/// bf16 keeps eight bits of each weight.
+#[test]
+fn weights_stored_in_bf16() {
+    agrees_as(everything(), ExportOptions { precision: Precision::BF16, ..Default::default() }, 1e-1);
 }

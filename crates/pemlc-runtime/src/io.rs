@@ -46,6 +46,17 @@ pub struct CacheShape {
     pub kv_heads: usize,
     /// Width of a head.
     pub head_dim: usize,
+    /// Number type. Sessions take and give f32 and convert at the edge.
+    pub dtype: CacheType,
+}
+
+/// Number type of a cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheType {
+    /// 32 bits.
+    F32,
+    /// 16 bits.
+    F16,
 }
 
 /// Where padding goes in rows shorter than the batch.
@@ -224,7 +235,7 @@ mod tests {
 
     #[test]
     fn tensors_that_do_not_fit_are_named() {
-        let shape = CacheShape { layers: 1, kv_heads: 1, head_dim: 2 };
+        let shape = CacheShape { layers: 1, kv_heads: 1, head_dim: 2, dtype: CacheType::F32 };
         let mut inputs = Inputs::prefill(&[Row { tokens: &[7, 8], task_id: 0 }], 2, Padding::Right);
         assert!(inputs.validate(shape).is_ok());
         inputs.task_id = array![0, 0];

@@ -24,10 +24,10 @@ mod scorer;
 mod session;
 mod tract;
 
-pub use check::{CheckError, CheckOptions, DEFAULT_TOLERANCE, check, record};
+pub use check::{CheckError, CheckOptions, DEFAULT_RUNTIMES, DEFAULT_TOLERANCE, check, record};
 pub use error::RuntimeError;
 pub use generate::{GenerateOptions, Generated, generate};
-pub use io::{CacheShape, Inputs, KeyValue, Outputs, Padding, Row};
+pub use io::{CacheShape, CacheType, Inputs, KeyValue, Outputs, Padding, Row};
 pub use kind::{RuntimeKind, UnknownRuntime};
 pub use locate::{ORT_LIBRARY, ORT_VERSION, cache_dir, locate_ort};
 pub use raw::{RawSession, RawTensor};

@@ -2,8 +2,10 @@
 
 use crate::session::Session;
 use crate::{
-    CacheShape, Inputs, KeyValue, OpenOptions, Outputs, RuntimeError, RuntimeKind, ort_environment, ort_profile,
+    CacheShape, CacheType, Inputs, KeyValue, OpenOptions, Outputs, RuntimeError, RuntimeKind, ort_environment,
+    ort_profile,
 };
+use half::f16;
 use ndarray::{Array3, Array4};
 use ort::ep::ExecutionProviderDispatch;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
@@ -123,9 +125,14 @@ fn run(session: &mut OnnxSession, inputs: &Inputs, cache: CacheShape) -> Result<
         let past = inputs.past.as_ref().and_then(|layers| layers.get(layer));
         for (part, array) in [("key", past.map(|past| &past.key)), ("value", past.map(|past| &past.value))] {
             let name = format!("past_key_values.{layer}.{part}").into();
-            let value: SessionInputValue<'_> = match array {
-                None => Tensor::from_array((empty.to_vec(), Vec::<f32>::new())).map_err(text)?.into(),
-                Some(array) => match array.as_slice() {
+            let value: SessionInputValue<'_> = match (array, cache.dtype) {
+                (None, CacheType::F32) => Tensor::from_array((empty.to_vec(), Vec::<f32>::new())).map_err(text)?.into(),
+                (None, CacheType::F16) => Tensor::from_array((empty.to_vec(), Vec::<f16>::new())).map_err(text)?.into(),
+                (Some(array), CacheType::F16) => {
+                    let values: Vec<f16> = array.iter().map(|value| f16::from_f32(*value)).collect();
+                    Tensor::from_array((array.shape().to_vec(), values)).map_err(text)?.into()
+                }
+                (Some(array), CacheType::F32) => match array.as_slice() {
                     Some(slice) => TensorRef::from_array_view((array.shape(), slice)).map_err(text)?.into(),
                     None => Tensor::from_array((array.shape().to_vec(), array.iter().copied().collect::<Vec<f32>>()))
                         .map_err(text)?
@@ -141,11 +148,11 @@ fn run(session: &mut OnnxSession, inputs: &Inputs, cache: CacheShape) -> Result<
         let (shape, data) = floats(&name, get(&name)?)?;
         let shape: [usize; 4] =
             shape.try_into().map_err(|shape| format!("{name} has shape {shape:?}, expected rank 4"))?;
-        Array4::from_shape_vec(shape, data.to_vec()).map_err(|error| error.to_string())
+        Array4::from_shape_vec(shape, data.into_owned()).map_err(|error| error.to_string())
     };
     let (shape, data) = floats("logits", get("logits")?)?;
     let shape: [usize; 3] = shape.try_into().map_err(|shape| format!("logits has shape {shape:?}, expected rank 3"))?;
-    let logits = Array3::from_shape_vec(shape, data.to_vec()).map_err(|error| error.to_string())?;
+    let logits = Array3::from_shape_vec(shape, data.into_owned()).map_err(|error| error.to_string())?;
     let present = (0..cache.layers)
         .map(|layer| {
             let key = cached(format!("present.{layer}.key"))?;
@@ -156,10 +163,16 @@ fn run(session: &mut OnnxSession, inputs: &Inputs, cache: CacheShape) -> Result<
     Ok(Outputs { logits, present })
 }
 
-fn floats<'v>(name: &str, value: &'v DynValue) -> Result<(Vec<usize>, &'v [f32]), String> {
-    let (shape, data) = value.try_extract_tensor::<f32>().map_err(|error| format!("{name}: {error}"))?;
-    let shape = shape.iter().map(|dimension| usize::try_from(*dimension).unwrap_or(0)).collect();
-    Ok((shape, data))
+/// Shape and values of an f32 or f16 output.
+fn floats<'v>(name: &str, value: &'v DynValue) -> Result<(Vec<usize>, Cow<'v, [f32]>), String> {
+    let failed = |error: ort::Error| format!("{name}: {error}");
+    let shape = |shape: &[i64]| shape.iter().map(|size| usize::try_from(*size).unwrap_or(0)).collect();
+    if *value.data_type() == TensorElementType::Float16 {
+        let (dimensions, data) = value.try_extract_tensor::<f16>().map_err(failed)?;
+        return Ok((shape(dimensions), data.iter().map(|value| value.to_f32()).collect()));
+    }
+    let (dimensions, data) = value.try_extract_tensor::<f32>().map_err(failed)?;
+    Ok((shape(dimensions), Cow::Borrowed(data)))
 }
 
 /// Checks names and types of inputs and outputs, and reads the cache's shape from them.
@@ -168,22 +181,28 @@ fn cache_shape(session: &OnnxSession) -> Result<CacheShape, String> {
     let outputs: Vec<&str> = session.outputs().iter().map(|output| output.name()).collect();
     let names: Vec<&str> = inputs.iter().map(|(name, _)| *name).collect();
     let layers = crate::session::layers(&names, &outputs)?;
-    let wrong = |name: &str| format!("input {name} must be a float32 tensor [batch_size, kv_heads, past, head_dim]");
+    let wrong =
+        |name: &str| format!("input {name} must be a float32 or float16 tensor [batch_size, kv_heads, past, head_dim]");
     let name = "past_key_values.0.key";
     let (_, declared) = inputs.iter().find(|(input, _)| *input == name).ok_or_else(|| wrong(name))?;
-    match declared.as_deref() {
-        Some(&[_, heads, _, width]) if heads > 0 && width > 0 => Ok(CacheShape {
+    match declared {
+        Some((dtype, [_, heads, _, width])) if *heads > 0 && *width > 0 => Ok(CacheShape {
             layers,
-            kv_heads: usize::try_from(heads).unwrap_or(0),
-            head_dim: usize::try_from(width).unwrap_or(0),
+            dtype: *dtype,
+            kv_heads: usize::try_from(*heads).unwrap_or(0),
+            head_dim: usize::try_from(*width).unwrap_or(0),
         }),
         _ => Err(wrong(name)),
     }
 }
 
-fn dimensions(value: &ValueType) -> Option<Vec<i64>> {
-    match value {
-        ValueType::Tensor { ty: TensorElementType::Float32, shape, .. } => Some(shape.to_vec()),
-        _ => None,
-    }
+/// Number type and four dimensions of a cache input.
+fn dimensions(value: &ValueType) -> Option<(CacheType, [i64; 4])> {
+    let ValueType::Tensor { ty, shape, .. } = value else { return None };
+    let dtype = match ty {
+        TensorElementType::Float32 => CacheType::F32,
+        TensorElementType::Float16 => CacheType::F16,
+        _ => return None,
+    };
+    Some((dtype, shape.to_vec().try_into().ok()?))
 }

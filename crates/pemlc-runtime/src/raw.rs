@@ -3,6 +3,7 @@
 use crate::ort_session::build;
 use crate::tract::guarded;
 use crate::{OpenOptions, RuntimeError, RuntimeKind, ort_cpu, ort_cuda};
+use half::f16;
 use ndarray::ArrayD;
 use ort::session::{Session as OnnxSession, SessionInputValue};
 use ort::value::Tensor as OrtTensor;
@@ -18,6 +19,8 @@ pub enum RawTensor {
     F32(ArrayD<f32>),
     /// 64-bit integers.
     I64(ArrayD<i64>),
+    /// 16-bit floats, given in 32.
+    F16(ArrayD<f32>),
 }
 
 /// A loaded graph.
@@ -102,7 +105,7 @@ impl RawSession {
 
 fn shape(tensor: &RawTensor) -> &[usize] {
     match tensor {
-        RawTensor::F32(array) => array.shape(),
+        RawTensor::F32(array) | RawTensor::F16(array) => array.shape(),
         RawTensor::I64(array) => array.shape(),
     }
 }
@@ -115,6 +118,10 @@ fn run_ort(session: &mut OnnxSession, feed: &[(&str, RawTensor)], output: &str) 
         let value: SessionInputValue<'_> = match tensor {
             RawTensor::F32(array) => {
                 OrtTensor::from_array((shape, array.iter().copied().collect::<Vec<_>>())).map_err(text)?.into()
+            }
+            RawTensor::F16(array) => {
+                let values: Vec<f16> = array.iter().map(|value| f16::from_f32(*value)).collect();
+                OrtTensor::from_array((shape, values)).map_err(text)?.into()
             }
             RawTensor::I64(array) => {
                 OrtTensor::from_array((shape, array.iter().copied().collect::<Vec<_>>())).map_err(text)?.into()
@@ -140,6 +147,10 @@ fn run_tract(
         let tensor = feed.iter().find(|(given, _)| given == name).map(|(_, tensor)| tensor);
         let tensor = match tensor.ok_or_else(|| format!("input {name} is missing"))? {
             RawTensor::F32(array) => Tensor::from_shape(array.shape(), &array.iter().copied().collect::<Vec<f32>>()),
+            RawTensor::F16(array) => {
+                let tensor = Tensor::from_shape(array.shape(), &array.iter().copied().collect::<Vec<f32>>());
+                tensor.and_then(|tensor| Ok(tensor.cast_to::<f16>()?.into_owned()))
+            }
             RawTensor::I64(array) => Tensor::from_shape(array.shape(), &array.iter().copied().collect::<Vec<i64>>()),
         };
         values.push(tensor.map_err(|error| format!("{name}: {error:#}"))?.into_tvalue());

@@ -1,7 +1,8 @@
 //! tract on the CPU. One plan serves every shape: its dimensions stay symbols, which tract resolves at each run.
 
 use crate::session::{self, Session};
-use crate::{CacheShape, Inputs, KeyValue, Outputs, RuntimeError, RuntimeKind};
+use crate::{CacheShape, CacheType, Inputs, KeyValue, Outputs, RuntimeError, RuntimeKind};
+use half::f16;
 use ndarray::{Array3, Array4};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -75,9 +76,13 @@ impl TractSession {
                 cached => {
                     let (layer, key) = cache_name(cached).ok_or_else(|| format!("unknown input {cached}"))?;
                     let past = inputs.past.as_ref().and_then(|layers| layers.get(layer));
-                    match past.map(|past| if key { &past.key } else { &past.value }) {
-                        None => Tensor::from_shape::<f32>(&empty, &[]),
-                        Some(array) => Tensor::from_shape(array.shape(), &array.iter().copied().collect::<Vec<f32>>()),
+                    let array = past.map(|past| if key { &past.key } else { &past.value });
+                    let shape = array.map_or(&empty[..], |array| array.shape());
+                    let values: Vec<f32> = array.map(|array| array.iter().copied().collect()).unwrap_or_default();
+                    let tensor = Tensor::from_shape(shape, &values);
+                    match self.cache.dtype {
+                        CacheType::F32 => tensor,
+                        CacheType::F16 => tensor.and_then(|tensor| Ok(tensor.cast_to::<f16>()?.into_owned())),
                     }
                 }
             };
@@ -93,6 +98,7 @@ impl TractSession {
         let find = |name: &str| -> Result<(Vec<usize>, Vec<f32>), String> {
             let position = self.outputs.iter().position(|output| output == name);
             let value = position.and_then(|index| outputs.get(index)).ok_or_else(|| format!("no output {name}"))?;
+            let value = value.cast_to::<f32>().map_err(|error| format!("{name}: {error:#}"))?;
             let view = value.to_plain_array_view::<f32>().map_err(|error| format!("{name}: {error:#}"))?;
             Ok((view.shape().to_vec(), view.iter().copied().collect()))
         };
@@ -179,13 +185,18 @@ fn cache_name(name: &str) -> Option<(usize, bool)> {
 
 fn cache_shape(model: &TypedModel, inputs: &[String], layers: usize) -> Result<CacheShape, String> {
     let name = "past_key_values.0.key";
-    let wrong = || format!("input {name} must be a float32 tensor [batch_size, kv_heads, past, head_dim]");
+    let wrong = || format!("input {name} must be a float32 or float16 tensor [batch_size, kv_heads, past, head_dim]");
     let index = inputs.iter().position(|input| input == name).ok_or_else(wrong)?;
     let fact = model.input_fact(index).map_err(|error| format!("{error:#}"))?;
     match fact.shape.dims() {
-        [_, TDim::Val(heads), _, TDim::Val(width)] if fact.datum_type == f32::datum_type() => {
+        [_, TDim::Val(heads), _, TDim::Val(width)] => {
+            let dtype = match fact.datum_type {
+                DatumType::F32 => CacheType::F32,
+                DatumType::F16 => CacheType::F16,
+                _ => return Err(wrong()),
+            };
             let size = |value: &i64| usize::try_from(*value).map_err(|_| wrong());
-            Ok(CacheShape { layers, kv_heads: size(heads)?, head_dim: size(width)? })
+            Ok(CacheShape { layers, kv_heads: size(heads)?, head_dim: size(width)?, dtype })
         }
         _ => Err(wrong()),
     }

@@ -160,7 +160,7 @@ fn a_graph_that_answers_as_the_base_model_is_called_that() -> Outcome {
 fn a_tolerance_that_allows_the_difference_passes() -> Outcome {
     let dir = tempfile::tempdir()?;
     artifact::write(dir.path(), Fault::WrongLogits)?;
-    let options = CheckOptions { runtimes: vec![RuntimeKind::Tract], tolerance: 2e-2, ..CheckOptions::default() };
+    let options = CheckOptions { runtimes: vec![RuntimeKind::Tract], tolerance: Some(2e-2), ..CheckOptions::default() };
     let validation = check(dir.path(), &options, &mut |_| ())?;
     assert!(only(&validation).passed);
     assert_eq!(validation.tolerance, 2e-2);

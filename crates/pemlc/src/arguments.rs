@@ -1,7 +1,8 @@
 //! The command line, as clap sees it. Its `--help` texts are snapshots in `tests/help.rs`.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use pemlc_runtime::{DEFAULT_TOLERANCE, RuntimeKind};
+use pemlc_compiler::passes::Precision;
+use pemlc_runtime::RuntimeKind;
 use pemlc_trainer::device::DeviceChoice;
 use std::path::PathBuf;
 
@@ -89,6 +90,9 @@ pub(crate) struct ExportArguments {
     /// The base model, when it is no longer where the run was trained; its hashes must be the same
     #[arg(long, value_name = "PATH")]
     pub(crate) base: Option<PathBuf>,
+    /// Number types: f32; f16 (products and cache, sums and the residual stream stay f32); bf16 (weights stored so, computed in f32)
+    #[arg(long, default_value = "f32", value_name = "DTYPE", value_parser = precision)]
+    pub(crate) dtype: Precision,
     /// Write more beside model.onnx; several, separated by commas
     #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT")]
     pub(crate) also: Vec<Also>,
@@ -133,11 +137,15 @@ pub(crate) enum Also {
 #[derive(Debug, Args)]
 pub(crate) struct CheckSettings {
     /// Runtimes to check on, separated by commas: ort-cpu, ort-cuda, tract
-    #[arg(long, value_delimiter = ',', default_value = "ort-cpu,tract", value_name = "RUNTIME")]
+    ///
+    /// Default: those of ort-cpu and tract that know the artifact's number type
+    #[arg(long, value_delimiter = ',', value_name = "RUNTIME")]
     pub(crate) runtime: Vec<RuntimeKind>,
     /// Largest absolute difference of a logit that passes; it grows in proportion where logits exceed 10
-    #[arg(long, default_value_t = DEFAULT_TOLERANCE, value_name = "DIFFERENCE", value_parser = positive)]
-    pub(crate) tolerance: f64,
+    ///
+    /// Default: what the artifact's number type is allowed, for f32 1e-4
+    #[arg(long, value_name = "DIFFERENCE", value_parser = positive)]
+    pub(crate) tolerance: Option<f64>,
 }
 
 /// Check an artifact against the trainer's own answers.
@@ -303,6 +311,14 @@ pub(crate) struct ReportArguments {
 pub(crate) struct SchemasArguments {
     /// Folder to write
     pub(crate) dir: PathBuf,
+}
+
+fn precision(text: &str) -> Result<Precision, String> {
+    let names = Precision::ALL.map(Precision::name).join(", ");
+    Precision::ALL
+        .into_iter()
+        .find(|precision| precision.name() == text)
+        .ok_or_else(|| format!("expected one of {names}"))
 }
 
 fn positive(text: &str) -> Result<f64, String> {

@@ -5,6 +5,7 @@ mod deduplicate;
 mod fold_constants;
 mod fold_shared_delta;
 mod lower_task_switch;
+mod precision;
 mod rewriter;
 
 pub use dead_code::DeadCode;
@@ -12,6 +13,7 @@ pub use deduplicate::Deduplicate;
 pub use fold_constants::FoldConstants;
 pub use fold_shared_delta::FoldSharedDelta;
 pub use lower_task_switch::LowerTaskSwitch;
+pub use precision::{ChoosePrecision, Precision};
 
 use crate::ir::{Graph, IrError, verify};
 
@@ -47,13 +49,14 @@ pub struct PassError {
 }
 
 /// The passes that a lowered decoder goes through, in order.
-pub fn decoder_passes() -> Vec<Box<dyn Pass>> {
+pub fn decoder_passes(precision: Precision) -> Vec<Box<dyn Pass>> {
     vec![
         Box::new(LowerTaskSwitch),
         Box::new(FoldSharedDelta),
         Box::new(FoldConstants),
         Box::new(Deduplicate),
         Box::new(DeadCode),
+        Box::new(ChoosePrecision(precision)),
     ]
 }
 

@@ -1,6 +1,6 @@
 //! How a pass replaces nodes: it walks the old nodes in order, and puts what it wants in their place.
 
-use crate::ir::{Graph, IrError, Node, Op, Tensor, ValueId};
+use crate::ir::{DType, Graph, IrError, Node, Op, Tensor, ValueId};
 
 /// A graph whose nodes are being put anew. Values and initialisers stay; nodes that are not put again are gone.
 pub(crate) struct Rewriter<'a> {
@@ -42,6 +42,11 @@ impl<'a> Rewriter<'a> {
     /// Puts a node that makes the value `output`, whose old maker is not put again. The verifier compares their types.
     pub(crate) fn replace(&mut self, output: ValueId, op: Op, inputs: &[ValueId]) {
         self.nodes.push(Node { op, inputs: inputs.to_vec(), outputs: vec![output] });
+    }
+
+    /// Declares `id` of another number type. The verifier compares it with what its maker gives.
+    pub(crate) fn set_dtype(&mut self, id: ValueId, dtype: DType) {
+        self.graph.values[id.0].value_type.dtype = dtype;
     }
 
     /// Adds a constant initialiser.

@@ -9,6 +9,7 @@ use pemlc_artifact::run::{
 };
 use pemlc_artifact::tensors::{self, TensorMap};
 use pemlc_artifact::{Checkpoint, Family, ModelConfig, Projection};
+use pemlc_compiler::ExportOptions;
 use pemlc_compiler::outputs::Extras;
 use std::collections::BTreeMap;
 use std::fs;
@@ -126,9 +127,14 @@ impl Fixture {
 
     /// As [`export`](Self::export), with more graphs.
     pub fn export_with(&self, extras: Extras) -> PathBuf {
+        self.export_as(ExportOptions { extras, ..Default::default() })
+    }
+
+    /// As [`export`](Self::export), with other choices.
+    pub fn export_as(&self, options: ExportOptions) -> PathBuf {
         let out = self.folder.path().join("out");
         let mut steps = Vec::new();
-        let options = pemlc_compiler::ExportOptions { force: true, extras, ..Default::default() };
+        let options = ExportOptions { force: true, ..options };
         pemlc_compiler::export(&self.run(), None, &out, &options, &mut |step| steps.push(step.to_owned())).unwrap();
         assert!(steps.len() >= 4, "{steps:?}");
         out

@@ -17,9 +17,9 @@ pub fn kinds() -> Vec<RuntimeKind> {
     kinds
 }
 
-/// `model.onnx` of `directory` on each of them.
-pub fn sessions(directory: &Path) -> Vec<Box<dyn Session>> {
+/// `model.onnx` of `directory` on those of them that can run it.
+pub fn sessions_on(directory: &Path, runs_on: impl Fn(RuntimeKind) -> bool) -> Vec<Box<dyn Session>> {
     let model = directory.join("model.onnx");
     let open = |kind| pemlc_runtime::open(kind, &model, &OpenOptions::default()).unwrap();
-    kinds().into_iter().map(open).collect()
+    kinds().into_iter().filter(|kind| runs_on(*kind)).map(open).collect()
 }

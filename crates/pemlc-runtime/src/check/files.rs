@@ -1,6 +1,6 @@
 //! The artifact's files: are they those that the manifest describes, and what did the check find?
 
-use crate::RuntimeError;
+use crate::{RuntimeError, RuntimeKind};
 use pemlc_artifact::ManifestError;
 use pemlc_artifact::artifact::{ArtifactManifest, ArtifactPaths, Validation};
 use pemlc_artifact::hash;
@@ -10,6 +10,16 @@ use std::path::{Path, PathBuf};
 /// Why an artifact cannot be checked.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
+    /// A runtime was asked for that cannot run the artifact.
+    #[error("the artifact is {dtype}, which {kind} does not know; it is for {known}")]
+    NotFor {
+        /// What was asked for.
+        kind: RuntimeKind,
+        /// The artifact's number type.
+        dtype: String,
+        /// What it is for.
+        known: String,
+    },
     /// `pemlc.json` cannot be read or written.
     #[error(transparent)]
     Manifest(#[from] ManifestError),

@@ -3,8 +3,8 @@
 use super::compare::{Comparison, PerTask};
 use super::probes::Probes;
 use crate::{
-    CacheShape, Inputs, OpenOptions, Padding, RawSession, RawTensor, Row, RuntimeError, RuntimeKind, ScoreRow, Scorer,
-    Session, score,
+    CacheShape, CacheType, Inputs, OpenOptions, Padding, RawSession, RawTensor, Row, RuntimeError, RuntimeKind,
+    ScoreRow, Scorer, Session, score,
 };
 use ndarray::{ArrayD, ArrayView1, IxDyn, s};
 use pemlc_artifact::artifact::{CheckResult, GraphProfile, GraphRecord};
@@ -45,7 +45,11 @@ fn feed(inputs: &Inputs, cache: CacheShape) -> Vec<(String, RawTensor)> {
     let empty = || ArrayD::zeros(IxDyn(&[inputs.batch_size(), cache.kv_heads, 0, cache.head_dim]));
     for layer in 0..cache.layers {
         for part in ["key", "value"] {
-            feed.push((format!("past_key_values.{layer}.{part}"), RawTensor::F32(empty())));
+            let empty = match cache.dtype {
+                CacheType::F32 => RawTensor::F32(empty()),
+                CacheType::F16 => RawTensor::F16(empty()),
+            };
+            feed.push((format!("past_key_values.{layer}.{part}"), empty));
         }
     }
     feed

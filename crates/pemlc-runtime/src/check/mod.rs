@@ -29,24 +29,23 @@ use subject::Subject;
 /// proportion: f32 rounds relative to what it rounds, and two f32 runtimes differ by about 1e-4 where logits reach 30.
 pub const DEFAULT_TOLERANCE: f64 = 1e-4;
 
+/// Runtimes of a check that was told of none.
+pub const DEFAULT_RUNTIMES: [RuntimeKind; 2] = [RuntimeKind::OrtCpu, RuntimeKind::Tract];
+
 /// What to check.
 #[derive(Debug, Clone)]
 pub struct CheckOptions {
-    /// Runtimes, in the order in which they run.
+    /// Runtimes, in the order in which they run; none for those of [`DEFAULT_RUNTIMES`] that the artifact is for.
     pub runtimes: Vec<RuntimeKind>,
-    /// Largest absolute logit difference allowed: see [`DEFAULT_TOLERANCE`].
-    pub tolerance: f64,
+    /// Largest absolute logit difference allowed; absent, what the artifact's number type is allowed, or else [`DEFAULT_TOLERANCE`].
+    pub tolerance: Option<f64>,
     /// How to open the graph.
     pub open: OpenOptions,
 }
 
 impl Default for CheckOptions {
     fn default() -> Self {
-        Self {
-            runtimes: vec![RuntimeKind::OrtCpu, RuntimeKind::Tract],
-            tolerance: DEFAULT_TOLERANCE,
-            open: OpenOptions::default(),
-        }
+        Self { runtimes: Vec::new(), tolerance: None, open: OpenOptions::default() }
     }
 }
 
@@ -78,12 +77,21 @@ pub fn check(dir: &Path, options: &CheckOptions, progress: &mut dyn FnMut(&str))
     files::verify(&paths, &manifest)?;
     let tasks: Vec<String> = manifest.tasks.iter().map(|task| task.name.clone()).collect();
     let probes = Probes::read(&paths.probes(), &tasks, manifest.config.vocab_size)?;
+    let tolerance = options.tolerance.or(manifest.tolerance).unwrap_or(DEFAULT_TOLERANCE);
     let mut runtimes = Vec::new();
-    for kind in &options.runtimes {
-        let artifact = Artifact { paths: &paths, graphs: &manifest.graphs, probes: &probes, tasks: &tasks };
+    let runs_on =
+        |kind: &RuntimeKind| manifest.runtimes.is_empty() || manifest.runtimes.iter().any(|name| name == kind.name());
+    if let Some(kind) = options.runtimes.iter().find(|kind| !runs_on(kind)) {
+        let (dtype, known) = (manifest.dtype.clone(), manifest.runtimes.join(", "));
+        return Err(CheckError::NotFor { kind: *kind, dtype, known });
+    }
+    let defaults: Vec<RuntimeKind> = DEFAULT_RUNTIMES.into_iter().filter(runs_on).collect();
+    let kinds = if options.runtimes.is_empty() { &defaults } else { &options.runtimes };
+    for kind in kinds {
+        let artifact = Artifact { paths: &paths, graphs: &manifest.graphs, probes: &probes, tasks: &tasks, tolerance };
         runtimes.push(check_runtime(*kind, &artifact, options, progress)?);
     }
-    Ok(Validation { tolerance: options.tolerance, runtimes })
+    Ok(Validation { tolerance, runtimes })
 }
 
 /// What is checked.
@@ -92,6 +100,7 @@ struct Artifact<'a> {
     graphs: &'a [GraphRecord],
     probes: &'a Probes,
     tasks: &'a [String],
+    tolerance: f64,
 }
 
 fn check_runtime(
@@ -116,7 +125,7 @@ fn check_runtime(
         }
         Err(error) => return Err(error.into()),
     };
-    let mut subject = Subject::new(session.as_mut(), artifact.probes, artifact.tasks, options.tolerance);
+    let mut subject = Subject::new(session.as_mut(), artifact.probes, artifact.tasks, artifact.tolerance);
     let mut checks = Vec::new();
     for (name, check) in CHECKS {
         progress(&format!("{kind}: {name}"));
@@ -125,7 +134,7 @@ fn check_runtime(
             Err(error) => checks.push(broken(name, &error)),
         }
     }
-    let expected = graphs::Expected { probes: artifact.probes, tasks: artifact.tasks, tolerance: options.tolerance };
+    let expected = graphs::Expected { probes: artifact.probes, tasks: artifact.tasks, tolerance: artifact.tolerance };
     for record in artifact.graphs {
         progress(&format!("{kind}: {}", record.file));
         match graphs::check(session.as_mut(), artifact.paths.root(), record, &expected, &options.open) {

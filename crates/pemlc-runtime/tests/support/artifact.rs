@@ -38,6 +38,8 @@ pub(crate) fn write(dir: &Path, fault: Fault) -> Result<(), Box<dyn std::error::
         opset: 18,
         ir_version: 8,
         dtype: "f32".to_owned(),
+        runtimes: Vec::new(),
+        tolerance: None,
         profile: "causal-lm".to_owned(),
         encoder_difference: None,
         graphs: Vec::new(),

@@ -16,6 +16,7 @@ pub(crate) fn run(arguments: &ExportArguments) -> anyhow::Result<Outcome> {
     let started = Instant::now();
     let options = ExportOptions {
         force: arguments.force,
+        precision: arguments.dtype,
         extras: extras(&arguments.run, &arguments.also)?,
         print_after: match arguments.print_after.as_slice() {
             [] => PrintAfter::Nothing,

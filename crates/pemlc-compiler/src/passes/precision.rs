@@ -1,0 +1,317 @@
+//! Chooses the number types of floats.
+//!
+//! *Narrow* (f16): products and what only moves or gates their results, and the cache. Weights are rounded once, after every merge in f32.
+//! Everything that sums squares or exponentials, angles, masks, log-gates and the residual stream stay f32: they overflow f16, or lose
+//! what the model needs. *Storage* (bf16): every product's weights are held in the narrow type and widened in the graph, for runtimes
+//! without kernels of that type; what is computed is f32.
+
+use super::rewriter::Rewriter;
+use super::{Outcome, Pass};
+use crate::ir::{DType, Expression, Graph, IrError, Node, Op, Unary, ValueId};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Weights of fewer numbers stay f32 in storage: norms, biases, tables.
+const SMALL: usize = 256;
+
+/// Number types of an artifact's floats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Precision {
+    /// Everything f32.
+    #[default]
+    F32,
+    /// Products and cache in f16.
+    F16,
+    /// Weights stored in bf16, computed in f32.
+    BF16,
+}
+
+impl Precision {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::F32, Self::F16, Self::BF16];
+
+    /// Names of the runtimes that know the type; empty when all do. tract 0.23 has no bf16.
+    pub fn runtimes(self) -> &'static [&'static str] {
+        match self {
+            Self::F32 | Self::F16 => &[],
+            Self::BF16 => &["ort-cpu", "ort-cuda"],
+        }
+    }
+
+    /// Largest absolute difference of a logit that is up to 10, in proportion beyond, that rounding may make; none for f32. Some more than
+    /// was measured on real models (benches/README.md, "Number types").
+    pub fn tolerance(self) -> Option<f64> {
+        match self {
+            Self::F32 => None,
+            Self::F16 => Some(1e-1),
+            Self::BF16 => Some(1.0),
+        }
+    }
+
+    /// Name, as on the command line and in `pemlc.json`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::BF16 => "bf16",
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug, Clone, Copy)]
+pub struct ChoosePrecision(pub Precision);
+
+impl Pass for ChoosePrecision {
+    fn name(&self) -> &'static str {
+        "precision"
+    }
+
+    fn run(&self, graph: &mut Graph) -> Result<Outcome, String> {
+        match self.0 {
+            Precision::F32 => Ok(Outcome::default()),
+            Precision::F16 => narrow(graph, DType::F16).map_err(|error| error.to_string()),
+            Precision::BF16 => store(graph, DType::BF16).map_err(|error| error.to_string()),
+        }
+    }
+}
+
+/// Whether an operator's float result is narrow.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Width {
+    Narrow,
+    Wide,
+    /// Whatever its readers want: constants, and what moves them.
+    Free,
+}
+
+/// Widths of all f32 values, by the rules of the module.
+fn widths(graph: &Graph) -> BTreeMap<ValueId, Width> {
+    let mut widths: BTreeMap<ValueId, Width> = BTreeMap::new();
+    let is_float = |id: &ValueId| graph.value(*id).value_type.dtype == DType::F32;
+    for id in graph.inputs().iter().filter(|id| is_float(id)) {
+        widths.insert(*id, Width::Narrow);
+    }
+    for (id, _) in graph.initialisers().filter(|(id, _)| is_float(id)) {
+        // What a caller may override has the type that the caller was promised.
+        widths.insert(id, if graph.is_overridable(id) { Width::Wide } else { Width::Free });
+    }
+    for node in graph.nodes() {
+        if !is_float(&node.output()) {
+            continue;
+        }
+        let of = |id: &ValueId| widths.get(id).copied().unwrap_or(Width::Wide);
+        let inputs: Vec<Width> = node.inputs.iter().filter(|id| is_float(id)).map(of).collect();
+        let any = |width| inputs.contains(&width);
+        let width = match &node.op {
+            Op::MatMul => Width::Narrow,
+            Op::Gather { .. } | Op::GatherElements { .. } => match (inputs.first(), node.inputs.first()) {
+                // The embedding table: a weight of the base model.
+                (Some(Width::Free), Some(data)) if graph.constant_of(*data).is_none() => Width::Narrow,
+                (Some(width), _) => *width,
+                (None, _) => Width::Wide,
+            },
+            Op::Reshape { .. } | Op::Slice { .. } | Op::Transpose { .. } | Op::Unsqueeze { .. } => {
+                inputs.first().copied().unwrap_or(Width::Wide)
+            }
+            Op::Concat { .. } if any(Width::Narrow) => Width::Narrow,
+            Op::Concat { .. }
+            | Op::Binary(crate::ir::Binary::Add | crate::ir::Binary::Mul | crate::ir::Binary::Sub) => {
+                match (any(Width::Wide), any(Width::Narrow)) {
+                    (true, _) => Width::Wide,
+                    (false, true) => Width::Narrow,
+                    (false, false) => Width::Free,
+                }
+            }
+            Op::Unary(Unary::Sigmoid | Unary::Tanh | Unary::Erf) => inputs.first().copied().unwrap_or(Width::Wide),
+            _ => Width::Wide,
+        };
+        widths.insert(node.output(), width);
+    }
+    // From the last reader back: free values are narrow when every reader takes them so.
+    let mut narrow_readers: BTreeMap<ValueId, (usize, usize)> = BTreeMap::new();
+    for node in graph.nodes().iter().rev() {
+        let own = node.outputs.first().and_then(|id| {
+            let width = widths.get(id).copied()?;
+            if width != Width::Free {
+                return Some(width);
+            }
+            let (narrow, all) = narrow_readers.get(id).copied().unwrap_or_default();
+            let settled = if all > 0 && narrow == all { Width::Narrow } else { Width::Wide };
+            widths.insert(*id, settled);
+            Some(settled)
+        });
+        for id in node.inputs.iter().filter(|id| is_float(id)) {
+            let entry = narrow_readers.entry(*id).or_default();
+            entry.0 += usize::from(own == Some(Width::Narrow));
+            entry.1 += 1;
+        }
+    }
+    let constants: Vec<ValueId> =
+        graph.initialisers().map(|(id, _)| id).filter(|id| widths.get(id) == Some(&Width::Free)).collect();
+    for id in constants {
+        let (narrow, all) = narrow_readers.get(&id).copied().unwrap_or_default();
+        widths.insert(id, if all > 0 && narrow == all { Width::Narrow } else { Width::Wide });
+    }
+    widths
+}
+
+fn narrow(graph: &mut Graph, dtype: DType) -> Result<Outcome, IrError> {
+    let widths = widths(graph);
+    let is_narrow = |id: &ValueId| widths.get(id) == Some(&Width::Narrow);
+    let mut outcome = Outcome::default();
+    let outputs: BTreeSet<ValueId> = graph.outputs().iter().copied().collect();
+    let inputs: Vec<ValueId> = graph.inputs().to_vec();
+    for id in inputs.iter().filter(|id| is_narrow(id)) {
+        graph.values[id.0].value_type.dtype = dtype;
+        outcome.changed.push(format!("input `{}` is {dtype}", graph.value(*id).name));
+    }
+    let weights: Vec<ValueId> = graph.initialisers().map(|(id, _)| id).filter(is_narrow).collect();
+    for id in weights {
+        round_initialiser(graph, id, dtype);
+        outcome.changed.push(format!("weight `{}` is rounded to {dtype}", graph.value(id).name));
+    }
+    let (mut rewriter, nodes) = Rewriter::new(graph);
+    // Values in the other width than their own, made once.
+    let mut casts: BTreeMap<(ValueId, DType), ValueId> = BTreeMap::new();
+    for node in nodes {
+        let output = node.output();
+        if !widths.contains_key(&output) && !node.inputs.iter().any(|id| widths.contains_key(id)) {
+            rewriter.keep(node);
+            continue;
+        }
+        let wanted = if is_narrow(&output) { dtype } else { DType::F32 };
+        let mut inputs = Vec::with_capacity(node.inputs.len());
+        for id in &node.inputs {
+            inputs.push(if widths.contains_key(id) { cast(&mut rewriter, &mut casts, *id, wanted)? } else { *id });
+        }
+        if is_narrow(&output) {
+            outcome.changed.push(format!("`{}` is {dtype}", rewriter.name(output)));
+            // Logits stay f32 for their readers; the cache is narrow, as serving stacks expect.
+            if outputs.contains(&output) && !matches!(node.op, Op::Concat { .. }) {
+                let name = format!("{}.{dtype}", rewriter.name(output));
+                let made = rewriter.node(name, node.op, &inputs)?;
+                rewriter.replace(output, Op::Cast { to: DType::F32 }, &[made]);
+                continue;
+            }
+            rewriter.set_dtype(output, dtype);
+        }
+        rewriter.keep(Node { op: node.op, inputs, outputs: node.outputs });
+    }
+    rewriter.finish();
+    Ok(outcome)
+}
+
+/// `id` as `wanted`: itself, or through a cast.
+fn cast(
+    rewriter: &mut Rewriter<'_>,
+    casts: &mut BTreeMap<(ValueId, DType), ValueId>,
+    id: ValueId,
+    wanted: DType,
+) -> Result<ValueId, IrError> {
+    if rewriter.graph().value(id).value_type.dtype == wanted {
+        return Ok(id);
+    }
+    if let Some(made) = casts.get(&(id, wanted)) {
+        return Ok(*made);
+    }
+    let name = format!("{}.as_{wanted}", rewriter.name(id));
+    let made = rewriter.node(name, Op::Cast { to: wanted }, &[id])?;
+    casts.insert((id, wanted), made);
+    Ok(made)
+}
+
+/// Holds large weights in `dtype` and widens them in the graph.
+fn store(graph: &mut Graph, dtype: DType) -> Result<Outcome, IrError> {
+    let mut outcome = Outcome::default();
+    let large = |graph: &Graph, id: ValueId| {
+        let value_type = &graph.value(id).value_type;
+        let count = value_type.fixed_shape().map_or(0, |shape| shape.iter().product::<usize>());
+        value_type.dtype == DType::F32 && value_type.rank() >= 2 && count >= SMALL && !graph.is_overridable(id)
+    };
+    let weights: BTreeSet<ValueId> = graph.initialisers().map(|(id, _)| id).filter(|id| large(graph, *id)).collect();
+    for id in &weights {
+        round_initialiser(graph, *id, dtype);
+        outcome.changed.push(format!("weight `{}` is stored in {dtype}", graph.value(*id).name));
+    }
+    let (mut rewriter, nodes) = Rewriter::new(graph);
+    let mut casts = BTreeMap::new();
+    for node in nodes {
+        // A gathered row is widened rather than the table.
+        if let (Op::Gather { .. }, Some(data)) = (&node.op, node.inputs.first())
+            && weights.contains(data)
+        {
+            let output = node.output();
+            let name = format!("{}.{dtype}", rewriter.name(output));
+            let made = rewriter.node(name, node.op, &node.inputs)?;
+            rewriter.replace(output, Op::Cast { to: DType::F32 }, &[made]);
+            continue;
+        }
+        let mut inputs = Vec::with_capacity(node.inputs.len());
+        for id in &node.inputs {
+            inputs.push(if weights.contains(id) { cast(&mut rewriter, &mut casts, *id, DType::F32)? } else { *id });
+        }
+        rewriter.keep(Node { op: node.op, inputs, outputs: node.outputs });
+    }
+    rewriter.finish();
+    Ok(outcome)
+}
+
+fn round_initialiser(graph: &mut Graph, id: ValueId, dtype: DType) {
+    if let Some(base) = graph.initialisers.remove(&id) {
+        graph.initialisers.insert(id, Expression::Cast { to: dtype, base: Box::new(base) });
+        graph.values[id.0].value_type.dtype = dtype;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::{Binary, Dim, Symbol, Tensor, ValueType, verify};
+
+    /// `y = x W + b` behind a norm-like square root, and a cache that grows by `y`.
+    fn graph() -> Graph {
+        let mut graph = Graph::new("g");
+        let rows = |size: Dim| ValueType::new(DType::F32, [Symbol::Batch.into(), size, 3.into()]);
+        let past = graph.input("past", rows(Symbol::PastSequence.into()));
+        let ids = graph.input("ids", ValueType::new(DType::I64, [Symbol::Batch, Symbol::Sequence]));
+        let table = Expression::Checkpoint { name: "table".to_owned(), shape: vec![2000, 3] };
+        let table = graph.initialiser("table", table).unwrap();
+        let weight = Expression::Checkpoint { name: "weight".to_owned(), shape: vec![3, 3] };
+        let weight = graph.initialiser("weight", weight).unwrap();
+        let bias = graph.constant("bias", Tensor::f32_from_fn(vec![3], |i| i as f32)).unwrap();
+        let two = graph.constant("two", Tensor::scalar_f32(2.0)).unwrap();
+        let x = graph.node("x", Op::Gather { axis: 0 }, &[table, ids]).unwrap();
+        let squares = graph.node("squares", Op::Binary(Binary::Pow), &[x, two]).unwrap();
+        let root = graph.node("root", Op::Unary(Unary::Sqrt), &[squares]).unwrap();
+        let product = graph.node("product", Op::MatMul, &[root, weight]).unwrap();
+        let y = graph.node("y", Op::Binary(Binary::Add), &[product, bias]).unwrap();
+        let present = graph.node("present", Op::Concat { axis: 1 }, &[past, y]).unwrap();
+        graph.output(y);
+        graph.output(present);
+        graph
+    }
+
+    #[test]
+    fn products_and_the_cache_are_narrow_and_squares_are_not() {
+        let mut graph = graph();
+        ChoosePrecision(Precision::F16).run(&mut graph).unwrap();
+        verify(&graph).unwrap();
+        insta::assert_snapshot!(graph);
+    }
+
+    #[test]
+    fn stored_weights_are_widened_where_they_are_read() {
+        let mut graph = graph();
+        let outcome = ChoosePrecision(Precision::BF16).run(&mut graph).unwrap();
+        verify(&graph).unwrap();
+        assert_eq!(outcome.changed, ["weight `table` is stored in bf16"]);
+        insta::assert_snapshot!(graph);
+    }
+
+    #[test]
+    fn f32_changes_nothing() {
+        let mut changed = graph();
+        assert_eq!(ChoosePrecision(Precision::F32).run(&mut changed).unwrap(), Outcome::default());
+        assert_eq!(changed, graph());
+    }
+}
