@@ -5,7 +5,7 @@
 
 mod attributes;
 mod columns;
-//COST
+pub mod cost;
 mod elements;
 mod initialiser;
 pub(crate) mod model;
