@@ -101,16 +101,16 @@ fn manifest(text: &mut String, manifest: &ArtifactManifest) {
     let value = serde_json::to_value(manifest).unwrap_or_default();
     for key in ["base_model", "method", "profile", "target", "dtype", "precision", "opset", "ir_version"] {
         match value.get(key) {
-            Some(serde_json::Value::String(value)) => drop(writeln!(text, "{key} {}", name(value))),
-            Some(value) if !value.is_null() => drop(writeln!(text, "{key} {value}")),
+            Some(serde_json::Value::String(value)) => drop(writeln!(text, "manifest {key} {}", name(value))),
+            Some(value) if !value.is_null() => drop(writeln!(text, "manifest {key} {value}")),
             _ => {}
         }
     }
     for (id, task) in manifest.tasks.iter().enumerate() {
         let template = serde_json::json!(task.template);
-        let _ = writeln!(text, "task {id} {}: template {template}", name(&task.name));
+        let _ = writeln!(text, "manifest task {id} {}: template {template}", name(&task.name));
         if !task.verbalizers.is_empty() {
-            let _ = writeln!(text, "  answers {}", serde_json::json!(task.verbalizers));
+            let _ = writeln!(text, "manifest task {id} {}: answers {}", name(&task.name), serde_json::json!(task.verbalizers));
         }
     }
 }

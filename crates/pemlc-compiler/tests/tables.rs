@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use support::fixture::{Fixture, PrefixKind, Spec};
+use support::onnx::{floats, function, graph as onnx_graph, int, integers, model, node, text, value, with, write};
 
 /// The graph with private LoRA and a prefix, exported once.
 fn graph() -> PathBuf {
@@ -71,4 +72,77 @@ fn products_are_what_the_shapes_say() {
     let attention = 2 * (2 * 8 * heads * 64 * (64 + prefix) * head_dim);
     assert_eq!(report.total.multiply_adds, rows * (dense + low_rank) + attention);
     assert!(report.unknown.is_empty(), "{:?}", report.unknown);
+}
+
+/// Fused operators, as other exporters write them: 2 rows, 3 new tokens, 4 in the cache, 4 heads (2 shared ones) of width 8.
+#[test]
+fn attention_of_others_counts_scores_and_values() {
+    let heads = |node| with(with(node, int("num_heads", 4)), int("kv_num_heads", 2));
+    let q_heads = |node| with(with(node, int("q_num_heads", 4)), int("kv_num_heads", 2));
+    let inputs = vec![
+        value("q", 1, &["batch", "sequence", "32"]),
+        value("k", 1, &["batch", "sequence", "16"]),
+        value("pk", 1, &["batch", "2", "past_sequence", "8"]),
+        value("lengths", 6, &["batch"]),
+        value("total", 6, &[]),
+    ];
+    let nodes = vec![
+        heads(node("com.microsoft:GroupQueryAttention", "grouped", &["q", "k", "k", "pk", "pk", "lengths", "total"], &["a", "nk", "nv"])),
+        q_heads(node("Attention", "standard", &["q", "k", "k", "", "pk", "pk"], &["b", "mk", "mv"])),
+        with(node("Einsum", "einsum", &["a", "b"], &["e"]), text("equation", "bsi, bsj -> bij")),
+    ];
+    let outputs = vec![value("e", 1, &["batch", "32", "32"])];
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(folder.path(), "fused.onnx", &model(23, onnx_graph(inputs, outputs, vec![], nodes)));
+    let report = cost(&path, &sizes(2, 3, 4)).unwrap();
+    assert!(report.unknown.is_empty(), "{:?}", report.unknown);
+    let attention = 2 * 3 * (4 + 3) * (4 * 8) * 2;
+    assert_eq!(report.classes["attention"].multiply_adds, 2 * attention);
+    assert_eq!(report.classes["matrix product"].multiply_adds, 2 * 3 * 32 * 32);
+    insta::assert_snapshot!(shapes(&path).unwrap().to_text());
+}
+
+/// A graph that computes its own shapes, and symbols that nobody knows.
+#[test]
+fn shapes_that_the_graph_computes_are_followed() {
+    let nodes = vec![
+        node("Shape", "shape", &["x"], &["dims"]),
+        node("Gather", "rows", &["dims", "zero"], &["batch"]),
+        node("Unsqueeze", "row", &["batch", "axis"], &["rows"]),
+        with(node("Concat", "sizes", &["rows", "open", "four"], &["target"]), int("axis", 0)),
+        node("Reshape", "split", &["x", "target"], &["y"]),
+        node("Slice", "last", &["y", "minus", "end", "one"], &["z"]),
+        node("MatMul", "product", &["z", "w"], &["p"]),
+        node("Mystery", "mystery", &["p"], &["q"]),
+    ];
+    let scalar = |name: &str, number: i64| onnx_protobuf::TensorProto { dims: vec![], ..integers(name, &[number]) };
+    let weights = vec![
+        scalar("zero", 0),
+        integers("axis", &[0]),
+        integers("open", &[-1]),
+        integers("four", &[4]),
+        integers("minus", &[-1]),
+        integers("end", &[i64::MAX]),
+        integers("one", &[1]),
+        floats("w", &[4, 6], &[0.0; 24]),
+    ];
+    let outputs = vec![value("q", 1, &["?", "?"])];
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(folder.path(), "m", &model(18, onnx_graph(vec![value("x", 1, &["images", "8*words"])], outputs, weights, nodes)));
+    insta::assert_snapshot!(shapes(&path).unwrap().to_text());
+    insta::assert_snapshot!(cost(&path, &sizes(1, 1, 0)).unwrap().to_text());
+    let symbols = [("images".to_owned(), 3), ("words".to_owned(), 5)].into();
+    let report = cost(&path, &Sizes { symbols, ..sizes(1, 1, 0) }).unwrap();
+    assert_eq!((report.total.multiply_adds, report.missing_symbols.len()), (3 * 4 * 6, 0));
+}
+
+#[test]
+fn a_recursive_function_ends() {
+    let twice = |inner: &str| vec![node(inner, "", &["a"], &["b"]), node(inner, "", &["b"], &["c"])];
+    let mut model = model(18, onnx_graph(vec![value("a", 1, &["2"])], vec![], vec![], vec![node("ours:F", "f", &["a"], &["c"])]));
+    model.functions = vec![function("ours", "F", &["a"], &["c"], [twice("ours:F"), twice("ours:F"), twice("ours:F")].concat())];
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(folder.path(), "m", &model);
+    let report = cost(&path, &sizes(1, 1, 0)).unwrap();
+    assert!(report.truncated && report.to_text().contains("too many nodes"));
 }

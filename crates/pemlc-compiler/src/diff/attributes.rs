@@ -1,12 +1,20 @@
 //! Attributes and nodes as text to compare.
 
+use super::tokens::Outer;
 use super::weights::{changed, weight_type};
 use super::{Change, Difference, Sides};
 use crate::inspect::model::{AttributeValue, Graph, Node, Storage, Weight};
 use sha2::{Digest, Sha256};
 
-/// Compares the attributes of two nodes that belong together, named `subject`; graphs inside are compared as graphs.
-pub(super) fn compare(sides: &Sides<'_>, difference: &mut Difference, before: &Node, after: &Node, subject: &str, prefix: &str) {
+/// Compares the attributes of two nodes that belong together, named `subject`; graphs inside, which see the values of `outer`, are
+/// compared as graphs.
+pub(super) fn compare(
+    sides: &Sides<'_>,
+    difference: &mut Difference,
+    (before, after): (&Node, &Node),
+    (subject, prefix): (&str, &str),
+    outer: Outer<'_>,
+) {
     let names = before.attributes.iter().map(|attribute| &attribute.name);
     let added = after.attributes.iter().map(|attribute| &attribute.name).filter(|name| before.attribute(name).is_none());
     for name in names.chain(added) {
@@ -16,7 +24,7 @@ pub(super) fn compare(sides: &Sides<'_>, difference: &mut Difference, before: &N
                 changed(sides, difference, one, other, &subject);
             }
             (Some(AttributeValue::Graph(one)), Some(AttributeValue::Graph(other))) => {
-                sides.graphs(difference, one, other, &format!("{prefix}{}/{name}/", after.label()));
+                sides.graphs(difference, one, other, &format!("{prefix}{}/{name}/", after.label()), Some(outer));
             }
             (one, other) => difference.nodes.extend(Change::of(|| subject, one.map(text), other.map(text))),
         }

@@ -16,6 +16,7 @@ use crate::inspect::{InspectError, graph_file, shape_text};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
+use tokens::Outer;
 
 pub use values::ValueDifference;
 
@@ -116,7 +117,7 @@ pub fn diff(before: &Path, after: &Path, options: &Options) -> Result<Difference
     maps(&mut difference.model, "metadata", &before.metadata, &after.metadata);
     maps(&mut difference.model, "function", &functions(&before), &functions(&after));
     let sides = Sides { before: &before, after: &after, options };
-    sides.graphs(&mut difference, &before.graph, &after.graph, "");
+    sides.graphs(&mut difference, &before.graph, &after.graph, "", None);
     difference.equal =
         [&difference.model, &difference.interface, &difference.nodes, &difference.weights].iter().all(|changes| changes.is_empty());
     Ok(difference)
@@ -148,11 +149,18 @@ struct Sides<'a> {
 
 impl Sides<'_> {
     /// Compares two graphs; `prefix` names the nodes around them, each followed by `/`.
-    fn graphs(&self, difference: &mut Difference, before: &Graph, after: &Graph, prefix: &str) {
+    fn graphs(
+        &self,
+        difference: &mut Difference,
+        before: &Graph,
+        after: &Graph,
+        prefix: &str,
+        outer: Option<Outer<'_>>,
+    ) {
         values(&mut difference.interface, &format!("{prefix}input"), &before.inputs, &after.inputs);
         values(&mut difference.interface, &format!("{prefix}output"), &before.outputs, &after.outputs);
         let weights = weights::compare(self, difference, &before.weights, &after.weights, prefix);
-        nodes::compare(self, difference, before, after, &weights, prefix);
+        nodes::compare(self, difference, before, after, &weights, prefix, outer);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Nodes: which belong together, and how those differ.
 
-use super::tokens::Tokens;
+use super::tokens::{Outer, Tokens};
 use super::weights::Matches;
 use super::{Change, ChangeKind, Difference, Sides, attributes};
 use crate::inspect::model::{Graph, Node, TensorType};
@@ -15,9 +15,11 @@ pub(super) fn compare(
     after: &Graph,
     weights: &Matches<'_>,
     prefix: &str,
+    outer: Option<Outer<'_>>,
 ) {
-    let (first, second) = pair_up(before, after, weights);
-    let tokens = (Tokens::new(before, weights, 0, &first), Tokens::new(after, weights, 1, &second));
+    let (first, second) = pair_up(before, after, weights, outer);
+    let tokens = (Tokens::new(before, weights, 0, &first, outer), Tokens::new(after, weights, 1, &second, outer));
+    let own: Outer<'_> = (&|name| tokens.0.of_value(name, &first), &|name| tokens.1.of_value(name, &second));
     let types = (declared(before), declared(after));
     let partner: HashMap<usize, usize> = second.iter().enumerate().filter_map(|(index, pair)| Some(((*pair)?, index))).collect();
     for (node, pair) in before.nodes.iter().zip(&first) {
@@ -35,16 +37,14 @@ pub(super) fn compare(
         let subject = format!("{prefix}node {}", other.label());
         let operators = (Some(node.full_operator()), Some(other.full_operator()));
         difference.nodes.extend(Change::of(|| format!("{subject}, operator"), operators.0, operators.1));
-        let values = |node: &Node, tokens: &Tokens<'_>, pairs: &[Option<usize>]| {
-            node.inputs.iter().map(|input| tokens.of_value(input, pairs)).collect::<Vec<u64>>()
-        };
-        if values(node, &tokens.0, &first) != values(other, &tokens.1, &second) {
+        let values = |node: &Node, token: &dyn Fn(&str) -> u64| node.inputs.iter().map(|input| token(input)).collect::<Vec<u64>>();
+        if values(node, own.0) != values(other, own.1) {
             let list = |node: &Node| Some(format!("({})", node.inputs.join(", ")));
             let kind = ChangeKind::Changed;
             difference.nodes.push(Change::new(format!("{subject}, inputs"), kind, list(node), list(other)));
         }
         outputs(difference, (node, &types.0), (other, &types.1), &subject);
-        attributes::compare(sides, difference, node, other, &subject, prefix);
+        attributes::compare(sides, difference, (node, other), (&subject, prefix), own);
         let unchanged = count == difference.nodes.len() + difference.weights.len() + difference.interface.len();
         difference.same.nodes += usize::from(unchanged);
     }
@@ -81,12 +81,17 @@ fn declared(graph: &Graph) -> HashMap<&str, &TensorType> {
 }
 
 /// For the nodes of each graph, the number of the pair that each is in.
-fn pair_up(before: &Graph, after: &Graph, weights: &Matches<'_>) -> (Vec<Option<usize>>, Vec<Option<usize>>) {
+fn pair_up(
+    before: &Graph,
+    after: &Graph,
+    weights: &Matches<'_>,
+    outer: Option<Outer<'_>>,
+) -> (Vec<Option<usize>>, Vec<Option<usize>>) {
     let mut pairs = (vec![None; before.nodes.len()], vec![None; after.nodes.len()]);
     // A name that was generated may now stand for another node: first those of one operator, at last the rest.
     match_by(before, after, &mut pairs, |node| (!node.name.is_empty()).then(|| (node.name.clone(), node.full_operator())));
     match_by(before, after, &mut pairs, |node| Some((node.outputs.first()?.clone(), node.full_operator())));
-    let tokens = (Tokens::new(before, weights, 0, &pairs.0), Tokens::new(after, weights, 1, &pairs.1));
+    let tokens = (Tokens::new(before, weights, 0, &pairs.0, outer), Tokens::new(after, weights, 1, &pairs.1, outer));
     let mut waiting: HashMap<u64, VecDeque<usize>> = HashMap::new();
     for (index, _) in pairs.1.iter().enumerate().filter(|(_, pair)| pair.is_none()) {
         waiting.entry(tokens.1.structure(index)).or_default().push_back(index);

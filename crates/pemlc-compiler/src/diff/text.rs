@@ -45,7 +45,11 @@ impl Change {
         let side = |side: &Option<String>| cut(side.as_deref().unwrap_or_default());
         let _ = match self.kind {
             ChangeKind::Renamed => writeln!(text, "~ {subject} is now {}", side(&self.after)),
-            ChangeKind::Changed if self.before == self.after => writeln!(text, "~ {subject}: {}", side(&self.after)),
+            ChangeKind::Changed if self.before == self.after => {
+                // Either the values are told below, or a name now stands for something else.
+                let note = if self.values.is_some() { "" } else { " (the same names, other values)" };
+                writeln!(text, "~ {subject}: {}{note}", side(&self.after))
+            }
             _ => {
                 if self.before.is_some() {
                     let _ = writeln!(text, "- {subject}: {}", side(&self.before));

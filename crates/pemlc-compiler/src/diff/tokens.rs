@@ -6,6 +6,9 @@ use crate::inspect::model::{Graph, Node};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+/// Tokens of the values of the graph around, for each of the two graphs.
+pub(super) type Outer<'a> = (&'a dyn Fn(&str) -> u64, &'a dyn Fn(&str) -> u64);
+
 /// Tokens of the values of one graph. Two values of two graphs have one token when they are the same input, the same weight, or the
 /// same output of nodes that belong together.
 pub(super) struct Tokens<'a> {
@@ -18,11 +21,18 @@ pub(super) struct Tokens<'a> {
     structure: Vec<u64>,
     /// Set where weights and nodes of one side alone must not equal those of the other.
     side: u8,
+    outer: Option<&'a dyn Fn(&str) -> u64>,
 }
 
 impl<'a> Tokens<'a> {
     /// `pairs` gives, for each node of `graph`, the number of the pair that it is in.
-    pub(super) fn new(graph: &'a Graph, matches: &'a Matches<'a>, side: u8, pairs: &[Option<usize>]) -> Self {
+    pub(super) fn new(
+        graph: &'a Graph,
+        matches: &'a Matches<'a>,
+        side: u8,
+        pairs: &[Option<usize>],
+        outer: Option<Outer<'a>>,
+    ) -> Self {
         let mut tokens = Self {
             inputs: graph.inputs.iter().map(|input| (input.name.as_str(), ())).collect(),
             weights: if side == 0 { &matches.before } else { &matches.after },
@@ -30,6 +40,7 @@ impl<'a> Tokens<'a> {
             producers: HashMap::new(),
             structure: Vec::with_capacity(graph.nodes.len()),
             side,
+            outer: outer.map(|outer| if side == 0 { outer.0 } else { outer.1 }),
         };
         for (index, node) in graph.nodes.iter().enumerate() {
             tokens.structure.push(tokens.of_node(node, pairs));
@@ -69,9 +80,12 @@ impl<'a> Tokens<'a> {
             ("weight", pair).hash(&mut hasher);
         } else if self.own_weights.contains_key(name) {
             ("weight of one side", self.side, name).hash(&mut hasher);
+        } else if self.inputs.contains_key(name) {
+            ("input", name).hash(&mut hasher);
+        } else if let Some(outer) = self.outer {
+            ("outer", outer(name)).hash(&mut hasher);
         } else {
-            // An input, or a value of the graph around: those have the names of the interface.
-            ("input", name, self.inputs.contains_key(name)).hash(&mut hasher);
+            ("nothing", name).hash(&mut hasher);
         }
         hasher.finish()
     }
