@@ -53,7 +53,9 @@ pub enum SnapshotError {
         source: io::Error,
     },
     /// There is no snapshot yet.
-    #[error("{path} does not exist: look at the graph with `pemlc inspect`, then accept it: pemlc snapshot {dir} --accept {path}")]
+    #[error(
+        "{path} does not exist: look at the graph with `pemlc inspect`, then accept it: pemlc snapshot {dir} --accept {path}"
+    )]
     Missing {
         /// The snapshot's file.
         path: PathBuf,
@@ -61,7 +63,9 @@ pub enum SnapshotError {
         dir: PathBuf,
     },
     /// The file is something else.
-    #[error("{path} is no snapshot of pemlc: its first line is not `{expected}`. Name another file, or remove this one")]
+    #[error(
+        "{path} is no snapshot of pemlc: its first line is not `{expected}`. Name another file, or remove this one"
+    )]
     NotASnapshot {
         /// The file.
         path: PathBuf,
@@ -110,7 +114,12 @@ fn manifest(text: &mut String, manifest: &ArtifactManifest) {
         let template = serde_json::json!(task.template);
         let _ = writeln!(text, "manifest task {id} {}: template {template}", name(&task.name));
         if !task.verbalizers.is_empty() {
-            let _ = writeln!(text, "manifest task {id} {}: answers {}", name(&task.name), serde_json::json!(task.verbalizers));
+            let _ = writeln!(
+                text,
+                "manifest task {id} {}: answers {}",
+                name(&task.name),
+                serde_json::json!(task.verbalizers)
+            );
         }
     }
 }

@@ -10,12 +10,17 @@ use support::onnx::{external, floats, graph, inner, int, integers, model, node, 
 
 /// `y = relu(x w + b)`, and a branch.
 fn small() -> ModelProto {
-    let branch = |operator: &str| graph(vec![], vec![value("z", 1, &["n", "2"])], vec![], vec![node(operator, "", &["h"], &["z"])]);
+    let branch = |operator: &str| {
+        graph(vec![], vec![value("z", 1, &["n", "2"])], vec![], vec![node(operator, "", &["h"], &["z"])])
+    };
     let nodes = vec![
         node("MatMul", "product", &["x", "w"], &["p"]),
         node("Add", "sum", &["p", "b"], &["h"]),
         with(node("Softmax", "soft", &["h"], &["s"]), int("axis", -1)),
-        with(with(node("If", "choice", &["flag"], &["y"]), inner("then_branch", branch("Relu"))), inner("else_branch", branch("Tanh"))),
+        with(
+            with(node("If", "choice", &["flag"], &["y"]), inner("then_branch", branch("Relu"))),
+            inner("else_branch", branch("Tanh")),
+        ),
     ];
     let weights = vec![floats("w", &[3, 2], &[1.0, 2.0, 3.0, 0.1, 5.0, 6.0]), floats("b", &[2], &[0.5, -0.5])];
     let inputs = vec![value("x", 1, &["n", "3"]), value("flag", 9, &[])];
@@ -116,7 +121,16 @@ fn another_number_type_is_compared_as_numbers() {
 
 /// The f16 bits of the few values used here.
 fn half(value: f32) -> u16 {
-    let table = [(1.0, 0x3c00), (2.0, 0x4000), (3.0, 0x4200), (0.1, 0x2e66), (5.0, 0x4500), (6.0, 0x4600), (0.5, 0x3800), (-0.75, 0xba00)];
+    let table = [
+        (1.0, 0x3c00),
+        (2.0, 0x4000),
+        (3.0, 0x4200),
+        (0.1, 0x2e66),
+        (5.0, 0x4500),
+        (6.0, 0x4600),
+        (0.5, 0x3800),
+        (-0.75, 0xba00),
+    ];
     table.iter().find(|(known, _)| *known == value).unwrap().1
 }
 
@@ -142,7 +156,9 @@ fn exports_of_two_runs() {
     assert!(diff(&plain.1, &plain.1.join("model.onnx"), &Options::default()).unwrap().equal);
     let found = diff(&plain.1, &private.1, &Options::default()).unwrap();
     let lines = found.to_text("plain", "private");
-    insta::assert_snapshot!(lines.lines().filter(|line| !line.contains("layers.1")).map(|line| format!("{line}\n")).collect::<String>());
+    insta::assert_snapshot!(
+        lines.lines().filter(|line| !line.contains("layers.1")).map(|line| format!("{line}\n")).collect::<String>()
+    );
     // One weight changed in the data file alone.
     let data = private.1.join("model.onnx.data");
     let mut bytes = std::fs::read(&data).unwrap();

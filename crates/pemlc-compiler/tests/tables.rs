@@ -54,7 +54,12 @@ fn json_has_the_same_in_full() {
     let row = table["weights"].as_array().unwrap().iter().find(|row| row["name"] == "embedding.weight").unwrap();
     insta::assert_json_snapshot!(row);
     let cost = serde_json::to_value(cost(&graph(), &sizes(2, 3, 4)).unwrap()).unwrap();
-    insta::assert_json_snapshot!([&cost["total"], &cost["classes"]["matrix product"], &cost["layers"]["layers.1"], &cost["unknown"]]);
+    insta::assert_json_snapshot!([
+        &cost["total"],
+        &cost["classes"]["matrix product"],
+        &cost["layers"]["layers.1"],
+        &cost["unknown"]
+    ]);
     let shapes = serde_json::to_value(shapes(&graph()).unwrap()).unwrap();
     let row = shapes["values"].as_array().unwrap().iter().find(|row| row["name"] == "present.0.key").unwrap();
     insta::assert_json_snapshot!(row);
@@ -87,7 +92,12 @@ fn attention_of_others_counts_scores_and_values() {
         value("total", 6, &[]),
     ];
     let nodes = vec![
-        heads(node("com.microsoft:GroupQueryAttention", "grouped", &["q", "k", "k", "pk", "pk", "lengths", "total"], &["a", "nk", "nv"])),
+        heads(node(
+            "com.microsoft:GroupQueryAttention",
+            "grouped",
+            &["q", "k", "k", "pk", "pk", "lengths", "total"],
+            &["a", "nk", "nv"],
+        )),
         q_heads(node("Attention", "standard", &["q", "k", "k", "", "pk", "pk"], &["b", "mk", "mv"])),
         with(node("Einsum", "einsum", &["a", "b"], &["e"]), text("equation", "bsi, bsj -> bij")),
     ];
@@ -128,7 +138,11 @@ fn shapes_that_the_graph_computes_are_followed() {
     ];
     let outputs = vec![value("q", 1, &["?", "?"])];
     let folder = tempfile::tempdir().unwrap();
-    let path = write(folder.path(), "m", &model(18, onnx_graph(vec![value("x", 1, &["images", "8*words"])], outputs, weights, nodes)));
+    let path = write(
+        folder.path(),
+        "m",
+        &model(18, onnx_graph(vec![value("x", 1, &["images", "8*words"])], outputs, weights, nodes)),
+    );
     insta::assert_snapshot!(shapes(&path).unwrap().to_text());
     insta::assert_snapshot!(cost(&path, &sizes(1, 1, 0)).unwrap().to_text());
     let symbols = [("images".to_owned(), 3), ("words".to_owned(), 5)].into();
@@ -139,8 +153,10 @@ fn shapes_that_the_graph_computes_are_followed() {
 #[test]
 fn a_recursive_function_ends() {
     let twice = |inner: &str| vec![node(inner, "", &["a"], &["b"]), node(inner, "", &["b"], &["c"])];
-    let mut model = model(18, onnx_graph(vec![value("a", 1, &["2"])], vec![], vec![], vec![node("ours:F", "f", &["a"], &["c"])]));
-    model.functions = vec![function("ours", "F", &["a"], &["c"], [twice("ours:F"), twice("ours:F"), twice("ours:F")].concat())];
+    let mut model =
+        model(18, onnx_graph(vec![value("a", 1, &["2"])], vec![], vec![], vec![node("ours:F", "f", &["a"], &["c"])]));
+    model.functions =
+        vec![function("ours", "F", &["a"], &["c"], [twice("ours:F"), twice("ours:F"), twice("ours:F")].concat())];
     let folder = tempfile::tempdir().unwrap();
     let path = write(folder.path(), "m", &model);
     let report = cost(&path, &sizes(1, 1, 0)).unwrap();

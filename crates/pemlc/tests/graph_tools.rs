@@ -52,11 +52,17 @@ fn inspect_shows_tables_and_json() {
         let flags = flags.iter().map(std::ffi::OsStr::new);
         succeed([std::ffi::OsStr::new("inspect"), graph].into_iter().chain(flags))
     };
-    insta::assert_snapshot!("cost_of_a_decoding_step", text(&["--cost", "--batch", "2", "--sequence", "1", "--past", "9"]));
+    insta::assert_snapshot!(
+        "cost_of_a_decoding_step",
+        text(&["--cost", "--batch", "2", "--sequence", "1", "--past", "9"])
+    );
     assert!(text(&["--weights"]).contains("embedding.weight"));
     assert!(text(&["--shapes"]).contains("f32[batch_size, sequence_length, "));
     for (table, key) in [("--weights", "weights"), ("--shapes", "values"), ("--cost", "layers")] {
-        assert!(json(&text(&[table, "--json"]))[key].is_object() || json(&text(&[table, "--json"]))[key].is_array(), "{table}");
+        assert!(
+            json(&text(&[table, "--json"]))[key].is_object() || json(&text(&[table, "--json"]))[key].is_array(),
+            "{table}"
+        );
     }
 }
 
@@ -75,7 +81,12 @@ fn diff_exits_with_0_1_or_2() {
     let tolerant = arguments([&"diff" as &dyn AsRef<_>, &artifact(), &other, &"--tolerance", &"0.1", &"--json"]);
     assert_eq!(tolerant.status.code(), Some(0));
     assert_eq!(json(&String::from_utf8_lossy(&tolerant.stdout))["same"]["within_tolerance"], 1);
-    for wrong in [vec!["diff", "a"], vec!["diff", "a", "b", "--tolerance", "-1"], vec!["snapshot", "a"], vec!["inspect", "a", "--json"]] {
+    for wrong in [
+        vec!["diff", "a"],
+        vec!["diff", "a", "b", "--tolerance", "-1"],
+        vec!["snapshot", "a"],
+        vec!["inspect", "a", "--json"],
+    ] {
         assert_eq!(run(&wrong).status.code(), Some(2), "{wrong:?}");
     }
     let missing = arguments([&"diff" as &dyn AsRef<_>, &folder.path().join("none"), &artifact()]);

@@ -16,7 +16,8 @@ pub(super) fn compare(
     outer: Outer<'_>,
 ) {
     let names = before.attributes.iter().map(|attribute| &attribute.name);
-    let added = after.attributes.iter().map(|attribute| &attribute.name).filter(|name| before.attribute(name).is_none());
+    let added =
+        after.attributes.iter().map(|attribute| &attribute.name).filter(|name| before.attribute(name).is_none());
     for name in names.chain(added) {
         let subject = format!("{subject}, {name}");
         match (before.attribute(name), after.attribute(name)) {
@@ -72,9 +73,12 @@ fn tensor(weight: &Weight) -> String {
 }
 
 fn graph(graph: &Graph) -> String {
-    let weights: Vec<String> = graph.weights.iter().map(|weight| format!("{}: {}", weight.name, tensor(weight))).collect();
+    let weights: Vec<String> =
+        graph.weights.iter().map(|weight| format!("{}: {}", weight.name, tensor(weight))).collect();
     let nodes: Vec<String> = graph.nodes.iter().map(node_text).collect();
-    let names = |values: &[crate::inspect::model::Value]| values.iter().map(|value| value.name.as_str()).collect::<Vec<_>>().join(", ");
+    let names = |values: &[crate::inspect::model::Value]| {
+        values.iter().map(|value| value.name.as_str()).collect::<Vec<_>>().join(", ")
+    };
     let all = [weights, nodes].concat();
     format!("graph({}) -> ({}) {{ {} }}", names(&graph.inputs), names(&graph.outputs), all.join("; "))
 }

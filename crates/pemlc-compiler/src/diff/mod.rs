@@ -112,14 +112,16 @@ pub fn diff(before: &Path, after: &Path, options: &Options) -> Result<Difference
     let mut difference = Difference::default();
     let number = |value: i64| Some(value.to_string());
     difference.model.extend(Change::of(|| "ir_version".into(), number(before.ir_version), number(after.ir_version)));
-    let opsets = |model: &Model| model.opsets.iter().map(|(name, version)| (name.clone(), version.to_string())).collect();
+    let opsets =
+        |model: &Model| model.opsets.iter().map(|(name, version)| (name.clone(), version.to_string())).collect();
     maps(&mut difference.model, "opset", &opsets(&before), &opsets(&after));
     maps(&mut difference.model, "metadata", &before.metadata, &after.metadata);
     maps(&mut difference.model, "function", &functions(&before), &functions(&after));
     let sides = Sides { before: &before, after: &after, options };
     sides.graphs(&mut difference, &before.graph, &after.graph, "", None);
-    difference.equal =
-        [&difference.model, &difference.interface, &difference.nodes, &difference.weights].iter().all(|changes| changes.is_empty());
+    difference.equal = [&difference.model, &difference.interface, &difference.nodes, &difference.weights]
+        .iter()
+        .all(|changes| changes.is_empty());
     Ok(difference)
 }
 

@@ -21,7 +21,8 @@ pub(super) fn compare(
     let tokens = (Tokens::new(before, weights, 0, &first, outer), Tokens::new(after, weights, 1, &second, outer));
     let own: Outer<'_> = (&|name| tokens.0.of_value(name, &first), &|name| tokens.1.of_value(name, &second));
     let types = (declared(before), declared(after));
-    let partner: HashMap<usize, usize> = second.iter().enumerate().filter_map(|(index, pair)| Some(((*pair)?, index))).collect();
+    let partner: HashMap<usize, usize> =
+        second.iter().enumerate().filter_map(|(index, pair)| Some(((*pair)?, index))).collect();
     for (node, pair) in before.nodes.iter().zip(&first) {
         let subject = format!("{prefix}node {}", node.label());
         let Some(other) = pair.and_then(|pair| partner.get(&pair)).and_then(|index| after.nodes.get(*index)) else {
@@ -37,7 +38,9 @@ pub(super) fn compare(
         let subject = format!("{prefix}node {}", other.label());
         let operators = (Some(node.full_operator()), Some(other.full_operator()));
         difference.nodes.extend(Change::of(|| format!("{subject}, operator"), operators.0, operators.1));
-        let values = |node: &Node, token: &dyn Fn(&str) -> u64| node.inputs.iter().map(|input| token(input)).collect::<Vec<u64>>();
+        let values = |node: &Node, token: &dyn Fn(&str) -> u64| {
+            node.inputs.iter().map(|input| token(input)).collect::<Vec<u64>>()
+        };
         if values(node, own.0) != values(other, own.1) {
             let list = |node: &Node| Some(format!("({})", node.inputs.join(", ")));
             let kind = ChangeKind::Changed;
@@ -89,7 +92,9 @@ fn pair_up(
 ) -> (Vec<Option<usize>>, Vec<Option<usize>>) {
     let mut pairs = (vec![None; before.nodes.len()], vec![None; after.nodes.len()]);
     // A name that was generated may now stand for another node: first those of one operator, at last the rest.
-    match_by(before, after, &mut pairs, |node| (!node.name.is_empty()).then(|| (node.name.clone(), node.full_operator())));
+    match_by(before, after, &mut pairs, |node| {
+        (!node.name.is_empty()).then(|| (node.name.clone(), node.full_operator()))
+    });
     match_by(before, after, &mut pairs, |node| Some((node.outputs.first()?.clone(), node.full_operator())));
     let tokens = (Tokens::new(before, weights, 0, &pairs.0, outer), Tokens::new(after, weights, 1, &pairs.1, outer));
     let mut waiting: HashMap<u64, VecDeque<usize>> = HashMap::new();

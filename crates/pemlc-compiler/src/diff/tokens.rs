@@ -44,7 +44,9 @@ impl<'a> Tokens<'a> {
         };
         for (index, node) in graph.nodes.iter().enumerate() {
             tokens.structure.push(tokens.of_node(node, pairs));
-            tokens.producers.extend(node.outputs.iter().enumerate().map(|(place, name)| (name.as_str(), (index, place))));
+            tokens
+                .producers
+                .extend(node.outputs.iter().enumerate().map(|(place, name)| (name.as_str(), (index, place))));
         }
         tokens
     }
@@ -53,8 +55,11 @@ impl<'a> Tokens<'a> {
     fn of_node(&self, node: &Node, pairs: &[Option<usize>]) -> u64 {
         let mut hasher = DefaultHasher::new();
         (&node.operator, &node.domain, node.outputs.len()).hash(&mut hasher);
-        let mut attributes: Vec<(&str, String)> =
-            node.attributes.iter().map(|attribute| (attribute.name.as_str(), attributes::text(&attribute.value))).collect();
+        let mut attributes: Vec<(&str, String)> = node
+            .attributes
+            .iter()
+            .map(|attribute| (attribute.name.as_str(), attributes::text(&attribute.value)))
+            .collect();
         attributes.sort_unstable();
         attributes.hash(&mut hasher);
         for input in &node.inputs {

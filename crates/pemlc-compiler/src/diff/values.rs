@@ -91,7 +91,8 @@ impl ValueDifference {
         // NaN is beyond every tolerance. Whole numbers too large for f64 are at least one apart.
         let distance = if one == other { 1.0 } else { distance };
         self.different += u64::from(!(distance <= tolerance && distance.is_finite()));
-        let larger = |largest: Option<f64>, value: f64| largest.filter(|_| value.is_finite()).map(|largest| largest.max(value));
+        let larger =
+            |largest: Option<f64>, value: f64| largest.filter(|_| value.is_finite()).map(|largest| largest.max(value));
         self.max_abs = larger(self.max_abs, distance);
         self.max_rel = larger(self.max_rel, distance / one.abs().max(other.abs()).max(f64::MIN_POSITIVE));
     }

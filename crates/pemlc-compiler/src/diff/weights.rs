@@ -36,8 +36,10 @@ pub(super) fn compare<'a>(
             None => removed.push((pair, weight)),
         }
     }
-    let added: Vec<&Weight> =
-        after.iter().filter(|weight| by_name.get(weight.name.as_str()).is_some_and(|own| std::ptr::eq(*own, *weight))).collect();
+    let added: Vec<&Weight> = after
+        .iter()
+        .filter(|weight| by_name.get(weight.name.as_str()).is_some_and(|own| std::ptr::eq(*own, *weight)))
+        .collect();
     let mut by_content: HashMap<Content, Vec<&Weight>> = HashMap::new();
     if !removed.is_empty() {
         for weight in added.iter().rev() {
@@ -68,13 +70,7 @@ pub(super) fn compare<'a>(
 }
 
 /// Compares two tensors that belong together; whether they differ.
-pub(super) fn changed(
-    sides: &Sides<'_>,
-    difference: &mut Difference,
-    before: &Weight,
-    after: &Weight,
-    subject: &str,
-) {
+pub(super) fn changed(sides: &Sides<'_>, difference: &mut Difference, before: &Weight, after: &Weight, subject: &str) {
     let types = (weight_type(before), weight_type(after));
     let mut change = Change::new(subject.to_owned(), ChangeKind::Changed, Some(types.0.clone()), Some(types.1.clone()));
     let comparable = before.dims == after.dims && before.stored == after.stored;

@@ -191,7 +191,9 @@ impl Weight {
         }
         match self.dtype {
             DataType::I64 => Some(bytes.as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes)).collect()),
-            DataType(6) => Some(bytes.as_chunks().0.iter().map(|bytes| i64::from(i32::from_le_bytes(*bytes))).collect()),
+            DataType(6) => {
+                Some(bytes.as_chunks().0.iter().map(|bytes| i64::from(i32::from_le_bytes(*bytes))).collect())
+            }
             _ => None,
         }
     }

@@ -131,7 +131,10 @@ mod tests {
         assert_eq!(decoded(17, &[0x7e, 0x01, 0x38, 0xb8], 4), [448.0, 0.001953125, 1.0, -1.0]);
         assert!(decoded(17, &[0x7f, 0xff], 2).iter().all(|value| value.is_nan()));
         assert_eq!(decoded(18, &[0x7f, 0x01, 0x40], 3), [240.0, 0.0009765625, 1.0]);
-        assert_eq!(decoded(19, &[0x7b, 0x01, 0x3c, 0x7c, 0xfc], 5), [57344.0, 1.52587890625e-5, 1.0, f64::INFINITY, f64::NEG_INFINITY]);
+        assert_eq!(
+            decoded(19, &[0x7b, 0x01, 0x3c, 0x7c, 0xfc], 5),
+            [57344.0, 1.52587890625e-5, 1.0, f64::INFINITY, f64::NEG_INFINITY]
+        );
         assert!(decoded(19, &[0x7d], 1)[0].is_nan());
         assert_eq!(decoded(20, &[0x7f, 0x01], 2), [57344.0, 7.62939453125e-6]);
         assert!(decoded(18, &[0x80], 1)[0].is_nan() && decoded(20, &[0x80], 1)[0].is_nan());

@@ -119,7 +119,18 @@ impl WeightTable {
     /// A readable table, and the sums by number type.
     pub fn to_text(&self) -> String {
         let mut table = Columns::new(&[
-            "name", "type", ">bytes", "place", ">min", ">max", ">mean abs", ">std", ">nan", ">inf", ">zeros", "hash",
+            "name",
+            "type",
+            ">bytes",
+            "place",
+            ">min",
+            ">max",
+            ">mean abs",
+            ">std",
+            ">nan",
+            ">inf",
+            ">zeros",
+            "hash",
         ]);
         let mut types: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
         for row in &self.weights {

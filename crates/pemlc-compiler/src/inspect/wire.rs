@@ -6,8 +6,9 @@
 
 use tract_onnx::pb;
 
-/// What decoding may take, beside a multiple of the file's size: real graphs stay far below both.
-const BASE: u64 = 64 << 20;
+/// What decoding may leave in memory, beside a multiple of the file's size: real graphs stay far below both. While a list grows, half as
+/// much again can be in use.
+const BASE: u64 = 192 << 20;
 /// See [`BASE`].
 const TIMES: u64 = 24;
 /// The decoder's own limit of nesting.
@@ -64,6 +65,8 @@ fn walk(mut bytes: &[u8], message: Message, depth: usize, budget: &mut u64) -> R
     if depth > MAX_DEPTH {
         return Err(Stop::Malformed);
     }
+    // Bit by field number: which repeated fields have begun.
+    let mut begun = 0u32;
     while !bytes.is_empty() {
         let key = varint(&mut bytes)?;
         let field = field(message, key >> 3);
@@ -82,9 +85,16 @@ fn walk(mut bytes: &[u8], message: Message, depth: usize, budget: &mut u64) -> R
                 let length = varint(&mut bytes)?;
                 let inner = take(&mut bytes, length)?;
                 match field {
-                    // A growing vector holds up to twice its contents.
+                    // A growing vector holds up to twice its contents; the first element makes room for itself, or for four small ones.
                     Field::Message(kind) => {
-                        spend(budget, 2 * size(kind))?;
+                        let bit = 1 << (key >> 3).min(31);
+                        let room = match (begun & bit != 0, size(kind)) {
+                            (true, _) => 2,
+                            (false, ..=1024) => 4,
+                            (false, _) => 1,
+                        };
+                        begun |= bit;
+                        spend(budget, room * size(kind))?;
                         walk(inner, kind, depth + 1, budget)?;
                     }
                     Field::Text => spend(budget, 2 * size_of::<String>() as u64)?,

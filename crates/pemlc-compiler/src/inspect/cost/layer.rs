@@ -13,7 +13,10 @@ impl Layer {
         let words: Vec<&str> = label.split(['.', '/', '_', ':']).filter(|word| !word.is_empty()).collect();
         let found = words.windows(2).find_map(|pair| {
             let [word, number] = pair else { return None };
-            let named = matches!(word.to_ascii_lowercase().as_str(), "layer" | "layers" | "h" | "block" | "blocks" | "stage" | "stages");
+            let named = matches!(
+                word.to_ascii_lowercase().as_str(),
+                "layer" | "layers" | "h" | "block" | "blocks" | "stage" | "stages"
+            );
             let number = number.parse().ok().filter(|_| named && number.len() < 10)?;
             Some(((*word).to_owned(), number))
         });
@@ -39,7 +42,14 @@ mod tests {
 
     #[test]
     fn names_of_several_exporters() {
-        let layers = ["layers.3.attention.q_proj", "/model/layers.12/mlp/Mul_1", "transformer.h.0.ln_1", "block_7/add", "rotary.cos", "layers"];
+        let layers = [
+            "layers.3.attention.q_proj",
+            "/model/layers.12/mlp/Mul_1",
+            "transformer.h.0.ln_1",
+            "block_7/add",
+            "rotary.cos",
+            "layers",
+        ];
         let found = layers.map(|label| Layer::of(label).to_string());
         assert_eq!(found, ["layers.3", "layers.12", "h.0", "block.7", "", ""]);
         assert!(Layer::of("layers.9.x") < Layer::of("layers.10.x"));

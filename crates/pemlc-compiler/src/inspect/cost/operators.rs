@@ -26,24 +26,47 @@ pub(super) fn cost(
 /// What an operator does.
 fn class(call: &Call<'_>) -> &'static str {
     match call.node.operator.as_str() {
-        "MatMul" | "Gemm" | "FusedMatMul" | "FusedGemm" | "MatMulNBits" | "MatMulInteger" | "QLinearMatMul" | "Einsum"
-        | "DynamicQuantizeMatMul" | "MatMulIntegerToFloat" => "matrix product",
+        "MatMul"
+        | "Gemm"
+        | "FusedMatMul"
+        | "FusedGemm"
+        | "MatMulNBits"
+        | "MatMulInteger"
+        | "QLinearMatMul"
+        | "Einsum"
+        | "DynamicQuantizeMatMul"
+        | "MatMulIntegerToFloat" => "matrix product",
         "Attention" | "GroupQueryAttention" | "MultiHeadAttention" => "attention",
         "Conv" | "ConvInteger" | "QLinearConv" | "FusedConv" | "ConvTranspose" => "convolution",
         "LSTM" | "GRU" | "RNN" => "recurrence",
-        "Softmax" | "LogSoftmax" | "LayerNormalization" | "RMSNormalization" | "BatchNormalization"
-        | "InstanceNormalization" | "GroupNormalization" | "SimplifiedLayerNormalization" | "SkipLayerNormalization"
-        | "SkipSimplifiedLayerNormalization" | "LpNormalization" | "Hardmax" => "softmax and norms",
-        "CumSum" | "ArgMax" | "ArgMin" | "TopK" | "AveragePool" | "MaxPool" | "GlobalAveragePool" | "GlobalMaxPool" => "reduction",
-        "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Identity" | "Shape" | "Size" | "Constant" | "Dropout" => "no work",
-        "Transpose" | "Concat" | "Split" | "Slice" | "Gather" | "GatherElements" | "GatherND" | "Expand" | "Tile" | "Pad"
-        | "Cast" | "Range" | "ConstantOfShape" | "ScatterElements" | "ScatterND" | "Trilu" | "OneHot" | "EyeLike" => "data movement",
-        "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Mod" | "Max" | "Min" | "Mean" | "Sum" | "And" | "Or" | "Xor" | "Not" | "Equal"
-        | "Greater" | "GreaterOrEqual" | "Less" | "LessOrEqual" | "Where" | "Abs" | "Neg" | "Sign" | "Exp" | "Log" | "Sqrt"
-        | "Reciprocal" | "Sin" | "Cos" | "Tan" | "Sinh" | "Cosh" | "Tanh" | "Asin" | "Acos" | "Atan" | "Erf" | "Sigmoid" | "Relu"
-        | "LeakyRelu" | "PRelu" | "Elu" | "Selu" | "Celu" | "Gelu" | "Mish" | "Swish" | "QuickGelu" | "FastGelu" | "BiasGelu"
-        | "HardSwish" | "HardSigmoid" | "Softplus" | "Softsign" | "Clip" | "Ceil" | "Floor" | "Round" | "IsNaN" | "IsInf"
-        | "BitShift" | "BitwiseAnd" | "BitwiseOr" | "BitwiseNot" | "ThresholdedRelu" | "RotaryEmbedding" | "QuantizeLinear"
+        "Softmax"
+        | "LogSoftmax"
+        | "LayerNormalization"
+        | "RMSNormalization"
+        | "BatchNormalization"
+        | "InstanceNormalization"
+        | "GroupNormalization"
+        | "SimplifiedLayerNormalization"
+        | "SkipLayerNormalization"
+        | "SkipSimplifiedLayerNormalization"
+        | "LpNormalization"
+        | "Hardmax" => "softmax and norms",
+        "CumSum" | "ArgMax" | "ArgMin" | "TopK" | "AveragePool" | "MaxPool" | "GlobalAveragePool" | "GlobalMaxPool" => {
+            "reduction"
+        }
+        "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" | "Identity" | "Shape" | "Size" | "Constant" | "Dropout" => {
+            "no work"
+        }
+        "Transpose" | "Concat" | "Split" | "Slice" | "Gather" | "GatherElements" | "GatherND" | "Expand" | "Tile"
+        | "Pad" | "Cast" | "Range" | "ConstantOfShape" | "ScatterElements" | "ScatterND" | "Trilu" | "OneHot"
+        | "EyeLike" => "data movement",
+        "Add" | "Sub" | "Mul" | "Div" | "Pow" | "Mod" | "Max" | "Min" | "Mean" | "Sum" | "And" | "Or" | "Xor"
+        | "Not" | "Equal" | "Greater" | "GreaterOrEqual" | "Less" | "LessOrEqual" | "Where" | "Abs" | "Neg"
+        | "Sign" | "Exp" | "Log" | "Sqrt" | "Reciprocal" | "Sin" | "Cos" | "Tan" | "Sinh" | "Cosh" | "Tanh"
+        | "Asin" | "Acos" | "Atan" | "Erf" | "Sigmoid" | "Relu" | "LeakyRelu" | "PRelu" | "Elu" | "Selu" | "Celu"
+        | "Gelu" | "Mish" | "Swish" | "QuickGelu" | "FastGelu" | "BiasGelu" | "HardSwish" | "HardSigmoid"
+        | "Softplus" | "Softsign" | "Clip" | "Ceil" | "Floor" | "Round" | "IsNaN" | "IsInf" | "BitShift"
+        | "BitwiseAnd" | "BitwiseOr" | "BitwiseNot" | "ThresholdedRelu" | "RotaryEmbedding" | "QuantizeLinear"
         | "DequantizeLinear" => "elementwise",
         operator if operator.starts_with("Reduce") && call.is_standard() => "reduction",
         _ => "other",
@@ -65,9 +88,10 @@ impl Counter<'_, '_> {
             "attention" => self.attention().map(|count| (count, 0)),
             "convolution" => self.convolution().map(|count| (count, 0)),
             "recurrence" => self.recurrence().map(|count| (count, 0)),
-            "softmax and norms" => {
-                self.elements(self.visit.inputs.first()).and_then(|count| count.checked_mul(NORM_OPERATIONS)).map(|count| (0, count))
-            }
+            "softmax and norms" => self
+                .elements(self.visit.inputs.first())
+                .and_then(|count| count.checked_mul(NORM_OPERATIONS))
+                .map(|count| (0, count)),
             "reduction" => self.elements(self.visit.inputs.first()).map(|count| (0, count)),
             "data movement" => Some((0, 0)),
             "elementwise" => self.output().map(|count| (0, count)),
@@ -193,12 +217,17 @@ impl Counter<'_, '_> {
     /// Bytes of weights, and of other values.
     fn bytes(&mut self) -> Option<(u64, u64)> {
         let (mut weights, mut activations) = (0u64, 0u64);
-        let gathers = matches!(self.visit.call.node.operator.as_str(), "Gather" | "GatherElements" | "GatherND" | "Slice");
+        let gathers =
+            matches!(self.visit.call.node.operator.as_str(), "Gather" | "GatherElements" | "GatherND" | "Slice");
         let mut complete = true;
         for (place, fact) in self.visit.inputs.iter().enumerate() {
             let Some(fact) = fact else { continue };
             // Of a table only what is taken is read: as much as is written.
-            let read = if gathers && place == 0 { self.visit.outputs.first().cloned().unwrap_or_default() } else { fact.clone() };
+            let read = if gathers && place == 0 {
+                self.visit.outputs.first().cloned().unwrap_or_default()
+            } else {
+                fact.clone()
+            };
             let dtype = if read.dtype.bits().is_some() { read.dtype } else { fact.dtype };
             let bytes = self.size(&Fact { dtype, ..read });
             complete &= bytes.is_some();

@@ -46,7 +46,15 @@ mod tests {
     fn symbols_are_known_by_their_words() {
         let symbols = BTreeMap::from([("num_images".to_owned(), 3), ("batch_of_images".to_owned(), 5)]);
         let sizes = Sizes { batch: 8, sequence: 64, past: 10, symbols };
-        let names = ["batch_size", "batch_of_images", "sequence_length", "past_sequence_length", "total_sequence_length", "num_images", "heads"];
+        let names = [
+            "batch_size",
+            "batch_of_images",
+            "sequence_length",
+            "past_sequence_length",
+            "total_sequence_length",
+            "num_images",
+            "heads",
+        ];
         let found = names.map(|name| sizes.get(name));
         assert_eq!(found, [Some(8), Some(5), Some(64), Some(10), Some(74), Some(3), None]);
         assert_eq!(sizes.get("past_seq_plus_seq"), Some(74));

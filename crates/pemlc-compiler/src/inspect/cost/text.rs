@@ -14,8 +14,10 @@ impl CostReport {
             let _ = write!(text, ", {} {size}", name(symbol));
         }
         text.push_str("\n\n");
-        let classes: Vec<(String, Cost)> = self.classes.iter().map(|(class, cost)| ((*class).to_owned(), *cost)).collect();
-        let operators: Vec<(String, Cost)> = self.operators.iter().map(|(operator, cost)| (name(operator), *cost)).collect();
+        let classes: Vec<(String, Cost)> =
+            self.classes.iter().map(|(class, cost)| ((*class).to_owned(), *cost)).collect();
+        let operators: Vec<(String, Cost)> =
+            self.operators.iter().map(|(operator, cost)| (name(operator), *cost)).collect();
         let layers = self.layers.iter().map(|(layer, cost)| {
             let layer = layer.to_string();
             (if layer.is_empty() { "outside layers".to_owned() } else { name(&layer) }, *cost)
@@ -25,7 +27,9 @@ impl CostReport {
             [("class", classes, true), ("operator", operators, true), ("layer", layers.collect(), false)]
         {
             if sorted {
-                rows.sort_by_key(|(name, cost)| (std::cmp::Reverse((cost.multiply_adds, cost.operations, cost.activation_bytes)), name.clone()));
+                rows.sort_by_key(|(name, cost)| {
+                    (std::cmp::Reverse((cost.multiply_adds, cost.operations, cost.activation_bytes)), name.clone())
+                });
             }
             rows.push(("total".to_owned(), self.total));
             let mut table =

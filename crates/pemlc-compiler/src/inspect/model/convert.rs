@@ -1,8 +1,6 @@
 //! From protobuf messages. Consumes them, so that no weight is in memory twice.
 
-use super::{
-    Attribute, AttributeValue, Dimension, Function, Graph, Model, Node, Storage, TensorType, Value, Weight,
-};
+use super::{Attribute, AttributeValue, Dimension, Function, Graph, Model, Node, Storage, TensorType, Value, Weight};
 use crate::inspect::elements::Place;
 use crate::inspect::number::DataType;
 use std::path::Path;
@@ -89,9 +87,10 @@ fn attribute(proto: AttributeProto) -> Attribute {
             Ok(AttributeType::Float) => AttributeValue::Float(proto.f),
             Ok(AttributeType::Int) => AttributeValue::Int(proto.i),
             Ok(AttributeType::String) => AttributeValue::Text(proto.s),
-            Ok(AttributeType::Tensor) => proto
-                .t
-                .map_or_else(|| AttributeValue::Other("tensor".to_owned()), |tensor| AttributeValue::Tensor(weight(tensor))),
+            Ok(AttributeType::Tensor) => proto.t.map_or_else(
+                || AttributeValue::Other("tensor".to_owned()),
+                |tensor| AttributeValue::Tensor(weight(tensor)),
+            ),
             Ok(AttributeType::Floats) => AttributeValue::Floats(proto.floats),
             Ok(AttributeType::Ints) => AttributeValue::Ints(proto.ints),
             Ok(AttributeType::Strings) => AttributeValue::Texts(proto.strings),

@@ -11,7 +11,8 @@ pub(super) fn binary(operator: &str, one: &Fact, other: &Fact) -> Option<Vec<Dim
         (1, count) | (count, 1) => count,
         _ => return None,
     };
-    let at = |dims: &[Dim], place: usize| dims.get(if dims.len() == 1 { 0 } else { place }).cloned().unwrap_or_default();
+    let at =
+        |dims: &[Dim], place: usize| dims.get(if dims.len() == 1 { 0 } else { place }).cloned().unwrap_or_default();
     let apply = |place: usize| {
         let (left, right) = (at(one, place), at(other, place));
         match operator {

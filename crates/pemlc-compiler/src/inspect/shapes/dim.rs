@@ -156,7 +156,9 @@ impl fmt::Display for Dim {
             Self::Sum(terms) => {
                 // The constant, an empty product, sorts first and reads best last.
                 let ordered = terms.iter().filter(|(product, _)| !product.is_empty());
-                for (place, (product, coefficient)) in ordered.chain(terms.iter().filter(|(product, _)| product.is_empty())).enumerate() {
+                for (place, (product, coefficient)) in
+                    ordered.chain(terms.iter().filter(|(product, _)| product.is_empty())).enumerate()
+                {
                     let sign = match (place, *coefficient < 0) {
                         (0, false) => "",
                         (0, true) => "-",
@@ -166,7 +168,8 @@ impl fmt::Display for Dim {
                     f.write_str(sign)?;
                     let size = coefficient.unsigned_abs();
                     let number = (size != 1 || product.is_empty()).then(|| size.to_string());
-                    let factors: Vec<&str> = number.iter().map(String::as_str).chain(product.iter().map(|symbol| &**symbol)).collect();
+                    let factors: Vec<&str> =
+                        number.iter().map(String::as_str).chain(product.iter().map(|symbol| &**symbol)).collect();
                     f.write_str(&factors.join("*"))?;
                 }
                 Ok(())

@@ -13,7 +13,9 @@ pub(super) fn infer(call: Call<'_>, inputs: &[Option<Fact>]) -> Option<Vec<Fact>
     // Axes are an attribute in old opsets and an input in new ones.
     let axes = || call.ints("axes").map(<[i64]>::to_vec).or_else(|| integers(&input(1)));
     let new = match call.node.operator.as_str() {
-        "Reshape" => return Some(vec![Fact::new(first.dtype, reshape(call, &first, &input(1))).holding(contents(&first))]),
+        "Reshape" => {
+            return Some(vec![Fact::new(first.dtype, reshape(call, &first, &input(1))).holding(contents(&first))]);
+        }
         "Flatten" => shape.and_then(|shape| {
             let axis = call.int("axis").unwrap_or(1);
             let axis = if axis == shape.len() as i64 { shape.len() } else { axis_index(axis, shape.len())? };
@@ -43,9 +45,10 @@ pub(super) fn infer(call: Call<'_>, inputs: &[Option<Fact>]) -> Option<Vec<Fact>
         }
         "Tile" => {
             let repeats = input(1).contents;
-            shape.zip(repeats.as_deref()).filter(|(shape, repeats)| shape.len() == repeats.len()).map(
-                |(shape, repeats)| shape.iter().zip(repeats).map(|(dim, times)| dim.times(times)).collect(),
-            )
+            shape
+                .zip(repeats.as_deref())
+                .filter(|(shape, repeats)| shape.len() == repeats.len())
+                .map(|(shape, repeats)| shape.iter().zip(repeats).map(|(dim, times)| dim.times(times)).collect())
         }
         _ => return None,
     };
@@ -75,8 +78,19 @@ fn reshape(call: Call<'_>, from: &Fact, target: &Fact) -> Option<Vec<Dim>> {
         }
     }
     if let Some(open) = target.iter().position(|size| *size == Dim::Fixed(-1)) {
-        let left = |dims: &[Dim]| dims.iter().enumerate().filter(|(place, _)| !kept.contains(place)).map(|(_, dim)| dim.clone()).collect::<Vec<_>>();
-        let given: Vec<Dim> = result.iter().enumerate().filter(|(place, _)| *place != open && !kept.contains(place)).map(|(_, dim)| dim.clone()).collect();
+        let left = |dims: &[Dim]| {
+            dims.iter()
+                .enumerate()
+                .filter(|(place, _)| !kept.contains(place))
+                .map(|(_, dim)| dim.clone())
+                .collect::<Vec<_>>()
+        };
+        let given: Vec<Dim> = result
+            .iter()
+            .enumerate()
+            .filter(|(place, _)| *place != open && !kept.contains(place))
+            .map(|(_, dim)| dim.clone())
+            .collect();
         let all = from.shape.as_deref().map_or(Dim::Unknown, |shape| product(&left(shape)));
         result[open] = all.divided_by(&product(&given));
     }
@@ -201,7 +215,8 @@ fn split(call: Call<'_>, data: &Fact, sizes: &Fact) -> Vec<Fact> {
     let part = |place: usize| {
         let mut shape = data.shape.as_deref()?.to_vec();
         let axis = axis_index(axis, shape.len())?;
-        shape[axis] = sizes.as_ref().map_or_else(|| equal.clone(), |sizes| sizes.get(place).cloned().unwrap_or_default());
+        shape[axis] =
+            sizes.as_ref().map_or_else(|| equal.clone(), |sizes| sizes.get(place).cloned().unwrap_or_default());
         Some(shape)
     };
     // A long list of outputs costs no more than the file that lists them.

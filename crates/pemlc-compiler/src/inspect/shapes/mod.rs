@@ -55,7 +55,9 @@ pub fn shapes(path: &Path) -> Result<ShapeTable, InspectError> {
         values.push(row(String::new(), &input.name, "input".to_owned(), &fact));
     }
     values.extend(
-        weights.iter().map(|weight| row(String::new(), &weight.name, "initialiser".to_owned(), &Fact::of_weight(weight))),
+        weights
+            .iter()
+            .map(|weight| row(String::new(), &weight.name, "initialiser".to_owned(), &Fact::of_weight(weight))),
     );
     let truncated = walk::walk(&model, &mut |visit| {
         if !visit.in_function {

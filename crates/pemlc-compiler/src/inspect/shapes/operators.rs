@@ -90,12 +90,57 @@ pub(crate) fn infer(call: Call<'_>, inputs: &[Option<Fact>]) -> Vec<Fact> {
 fn is_unary(operator: &str) -> bool {
     matches!(
         operator,
-        "Abs" | "Acos" | "Asin" | "Atan" | "BatchNormalization" | "BitwiseNot" | "Ceil" | "Celu" | "Clip" | "Cos" | "Cosh"
-            | "CumSum" | "Elu" | "Erf" | "Exp" | "Floor" | "Gelu" | "GroupNormalization" | "HardSigmoid" | "HardSwish"
-            | "InstanceNormalization" | "LeakyRelu" | "Log" | "LogSoftmax" | "Hardmax" | "LRN" | "Mish" | "Neg" | "Not"
-            | "QuickGelu" | "Reciprocal" | "Relu" | "RotaryEmbedding" | "Round" | "ScatterElements" | "ScatterND"
-            | "Selu" | "Sigmoid" | "Sign" | "Sin" | "Sinh" | "Softmax" | "Softplus" | "Softsign" | "Sqrt" | "Swish"
-            | "Tan" | "Tanh" | "ThresholdedRelu" | "Trilu" | "LpNormalization"
+        "Abs"
+            | "Acos"
+            | "Asin"
+            | "Atan"
+            | "BatchNormalization"
+            | "BitwiseNot"
+            | "Ceil"
+            | "Celu"
+            | "Clip"
+            | "Cos"
+            | "Cosh"
+            | "CumSum"
+            | "Elu"
+            | "Erf"
+            | "Exp"
+            | "Floor"
+            | "Gelu"
+            | "GroupNormalization"
+            | "HardSigmoid"
+            | "HardSwish"
+            | "InstanceNormalization"
+            | "LeakyRelu"
+            | "Log"
+            | "LogSoftmax"
+            | "Hardmax"
+            | "LRN"
+            | "Mish"
+            | "Neg"
+            | "Not"
+            | "QuickGelu"
+            | "Reciprocal"
+            | "Relu"
+            | "RotaryEmbedding"
+            | "Round"
+            | "ScatterElements"
+            | "ScatterND"
+            | "Selu"
+            | "Sigmoid"
+            | "Sign"
+            | "Sin"
+            | "Sinh"
+            | "Softmax"
+            | "Softplus"
+            | "Softsign"
+            | "Sqrt"
+            | "Swish"
+            | "Tan"
+            | "Tanh"
+            | "ThresholdedRelu"
+            | "Trilu"
+            | "LpNormalization"
     )
 }
 
@@ -142,7 +187,9 @@ fn reduced(call: Call<'_>, of: &Fact, axes: Option<&[i64]>) -> Option<Vec<Dim>> 
     let shape = of.shape.as_deref()?;
     let keep = call.int("keepdims").unwrap_or(1) != 0;
     let axes: Vec<usize> = match axes {
-        Some(axes) if !axes.is_empty() => axes.iter().map(|axis| axis_index(*axis, shape.len())).collect::<Option<_>>()?,
+        Some(axes) if !axes.is_empty() => {
+            axes.iter().map(|axis| axis_index(*axis, shape.len())).collect::<Option<_>>()?
+        }
         _ if call.int("noop_with_empty_axes") == Some(1) => Vec::new(),
         _ => (0..shape.len()).collect(),
     };

@@ -95,8 +95,9 @@ fn grouped_attention(call: Call<'_>, inputs: &[Option<Fact>]) -> Vec<Fact> {
         query.dim(2)
     };
     let output = query.rank().filter(|rank| *rank == 3).map(|_| vec![query.dim(0), query.dim(1), width]);
-    let present = past.rank().filter(|rank| *rank == 4).map(|_| {
-        vec![past.dim(0), past.dim(1), past.dim(2).plus(&query.dim(1)), past.dim(3)]
-    });
+    let present = past
+        .rank()
+        .filter(|rank| *rank == 4)
+        .map(|_| vec![past.dim(0), past.dim(1), past.dim(2).plus(&query.dim(1)), past.dim(3)]);
     [output, present.clone(), present].into_iter().map(|shape| Fact::new(query.dtype, shape)).collect()
 }

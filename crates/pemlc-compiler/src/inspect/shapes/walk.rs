@@ -71,7 +71,13 @@ struct Walker<'a, 'v> {
 
 impl<'a> Walker<'a, '_> {
     /// Visits `graph`; facts of its outputs.
-    fn graph<'b>(&mut self, graph: &'b Graph, outer: Option<&Scope<'b, '_>>, prefix: &str, place: Place<'b>) -> Vec<Fact>
+    fn graph<'b>(
+        &mut self,
+        graph: &'b Graph,
+        outer: Option<&Scope<'b, '_>>,
+        prefix: &str,
+        place: Place<'b>,
+    ) -> Vec<Fact>
     where
         'a: 'b,
     {
@@ -104,7 +110,11 @@ impl<'a> Walker<'a, '_> {
         }
         self.left -= 1;
         let call = Call { node, bindings: place.bindings };
-        let inputs: Vec<Option<Fact>> = node.inputs.iter().map(|input| (!input.is_empty()).then(|| scope.get(input).cloned().unwrap_or_default())).collect();
+        let inputs: Vec<Option<Fact>> = node
+            .inputs
+            .iter()
+            .map(|input| (!input.is_empty()).then(|| scope.get(input).cloned().unwrap_or_default()))
+            .collect();
         let inner_prefix = || {
             let mut inner = format!("{prefix}{}/", node.label());
             inner.truncate(inner.floor_char_boundary(MAX_LABEL));
@@ -132,7 +142,14 @@ impl<'a> Walker<'a, '_> {
             .zip(&node.outputs)
             .map(|(fact, name)| fact.declared_as(declared.get(name.as_str()).copied()))
             .collect();
-        (self.visit)(&Visit { call, prefix, inputs: &inputs, outputs: &outputs, in_function: place.calls > 0, is_compound });
+        (self.visit)(&Visit {
+            call,
+            prefix,
+            inputs: &inputs,
+            outputs: &outputs,
+            in_function: place.calls > 0,
+            is_compound,
+        });
         scope.facts.extend(node.outputs.iter().map(String::as_str).zip(outputs));
     }
 
@@ -145,8 +162,9 @@ impl<'a> Walker<'a, '_> {
         place: Place<'_>,
     ) -> Vec<Fact> {
         let attributes = call.node.attributes.iter();
-        let bindings: HashMap<&str, &AttributeValue> =
-            attributes.filter_map(|attribute| Some((attribute.name.as_str(), call.resolve(&attribute.value)?))).collect();
+        let bindings: HashMap<&str, &AttributeValue> = attributes
+            .filter_map(|attribute| Some((attribute.name.as_str(), call.resolve(&attribute.value)?)))
+            .collect();
         let given = inputs.iter().cloned().map(Option::unwrap_or_default);
         let facts = function.inputs.iter().map(String::as_str).zip(given).collect();
         let mut scope = Scope { facts, outer: None };

@@ -57,7 +57,8 @@ impl Collector {
             return;
         }
         let mean = sum / count;
-        let squares: f64 = values.iter().filter(|value| value.is_finite()).map(|value| (value - mean) * (value - mean)).sum();
+        let squares: f64 =
+            values.iter().filter(|value| value.is_finite()).map(|value| (value - mean) * (value - mean)).sum();
         let (total, distance) = (self.count + count, mean - self.mean);
         self.squares += squares + distance * distance * self.count * count / total;
         self.mean += distance * count / total;
