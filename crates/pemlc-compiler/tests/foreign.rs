@@ -18,6 +18,10 @@ fn models(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+fn read<T, E: std::fmt::Display>(path: &Path, result: Result<T, E>) -> T {
+    result.unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
 #[test]
 #[ignore = "needs a folder of models in PEMLC_ONNX_MODELS"]
 fn every_model_of_a_folder_is_read() {
@@ -28,19 +32,18 @@ fn every_model_of_a_folder_is_read() {
     let sizes = Sizes { batch: 2, sequence: 3, past: 4, symbols: Default::default() };
     let (mut values, mut unknown_values, mut nodes, mut unknown_nodes) = (0, 0, 0, 0);
     for path in &found {
-        let context = |error: &dyn std::fmt::Display| panic!("{}: {error}", path.display());
-        pemlc_compiler::inspect(path).unwrap_or_else(|error| context(&error));
-        let table = weights(path).unwrap_or_else(|error| context(&error));
+        read(path, pemlc_compiler::inspect(path));
+        let table = read(path, weights(path));
         for row in &table.weights {
             assert!(row.problem.is_none(), "{}: {row:?}", path.display());
         }
-        let table = shapes(path).unwrap_or_else(|error| context(&error));
+        let table = read(path, shapes(path));
         values += table.values.len();
         unknown_values += table.values.iter().filter(|value| value.source == Source::Unknown).count();
-        let report = cost(path, &sizes).unwrap_or_else(|error| context(&error));
+        let report = read(path, cost(path, &sizes));
         nodes += report.total.nodes;
         unknown_nodes += report.unknown.iter().map(|unknown| unknown.nodes).sum::<u64>();
-        let same = diff(path, path, &Options::default()).unwrap_or_else(|error| context(&error));
+        let same = read(path, diff(path, path, &Options::default()));
         assert!(same.equal, "{}: {}", path.display(), same.to_text("a", "b"));
     }
     eprintln!(
