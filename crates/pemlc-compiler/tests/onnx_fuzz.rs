@@ -160,6 +160,41 @@ fn a_million_empty_attributes_are_refused() {
     assert!(error.contains("it is made of empty parts"), "{error}");
 }
 
+/// What a small file could make a large text of: types and names that are shown at many values and nodes.
+#[test]
+fn long_names_and_types_are_not_repeated() {
+    let symbols: Vec<String> = (0..5).map(|place| format!("{}{place}", "s".repeat(60))).collect();
+    let products: Vec<String> =
+        (0..5).map(|skip| [&symbols[skip..], &symbols[..skip]].concat()[..4].join("*")).collect();
+    let dims = vec![products.join(" + "); 32];
+    let dims: Vec<&str> = dims.iter().chain(&symbols).map(String::as_str).take(32).collect();
+    let chain =
+        |count: usize| (0..count).map(|place| node("Relu", "", &[&format!("v{place}")], &[&format!("v{}", place + 1)]));
+    run(&model(
+        18,
+        graph(
+            vec![value("v0", 1, &symbols.iter().map(String::as_str).collect::<Vec<_>>()), value("x", 1, &dims)],
+            vec![],
+            vec![],
+            chain(20_000).collect(),
+        ),
+    )
+    .write_to_bytes()
+    .unwrap());
+    let inside = graph(vec![], vec![], vec![floats("w", &[], &[1.0])], chain(5_000).collect());
+    let outer = with(node("If", &"n".repeat(100_000), &["flag"], &["y"]), inner("then_branch", inside));
+    run(&model(18, graph(vec![], vec![], vec![], vec![outer])).write_to_bytes().unwrap());
+    let mut repeated = with(node("Mul", "m", &["x"], &["y"]), text("t", &"t".repeat(50_000)));
+    repeated.attribute = vec![repeated.attribute[0].clone(); 20];
+    let more = (0..5_000).map(|place| int(&format!("a{place}"), place));
+    repeated.attribute.extend(more);
+    run(&model(18, graph(vec![], vec![], vec![], vec![repeated])).write_to_bytes().unwrap());
+    let wide = value("y", 1, &vec!["7"; 20_000]);
+    let mut types = graph(vec![], vec![], vec![], vec![node("Op", "", &[], &["y"; 20_000])]);
+    types.value_info = vec![wide];
+    run(&model(18, types).write_to_bytes().unwrap());
+}
+
 proptest! {
     #[test]
     fn arbitrary_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {

@@ -162,3 +162,35 @@ fn a_recursive_function_ends() {
     let report = cost(&path, &sizes(1, 1, 0)).unwrap();
     assert!(report.truncated && report.to_text().contains("too many nodes"));
 }
+
+/// The first layers of a ResNet, whose multiply-adds everyone quotes: 118 million for an image.
+#[test]
+fn convolutions_and_pools() {
+    let ints = |name: &str, values: &[i64]| onnx_protobuf::AttributeProto {
+        ints: values.to_vec(),
+        type_: protobuf::EnumOrUnknown::from_i32(7),
+        ..int(name, 0)
+    };
+    let stem =
+        with(with(node("Conv", "stem", &["image", "kernel"], &["c"]), ints("strides", &[2, 2])), ints("pads", &[3; 4]));
+    let pool = with(node("MaxPool", "pool", &["c"], &["p"]), ints("kernel_shape", &[3, 3]));
+    let pool = with(with(pool, ints("strides", &[2, 2])), ints("pads", &[1; 4]));
+    let mean = node("GlobalAveragePool", "mean", &["p"], &["m"]);
+    let same = with(
+        with(node("Conv", "same", &["p", "small"], &["s"]), text("auto_pad", "SAME_UPPER")),
+        ints("strides", &[3, 3]),
+    );
+    let kernels = vec![floats("kernel", &[64, 3, 7, 7], &[0.0; 9408]), floats("small", &[2, 64, 3, 3], &[0.0; 1152])];
+    let image = value("image", 1, &["batch", "3", "224", "224"]);
+    let folder = tempfile::tempdir().unwrap();
+    let nodes = vec![stem, pool, mean, same];
+    let path = write(folder.path(), "m", &model(18, onnx_graph(vec![image], vec![], kernels, nodes)));
+    let table = shapes(&path).unwrap();
+    let types: Vec<String> =
+        table.values.iter().skip(3).map(|value| serde_json::json!(value.shape).to_string()).collect();
+    let expected = [r#"["batch",64,112,112]"#, r#"["batch",64,56,56]"#, r#"["batch",64,1,1]"#, r#"["batch",2,19,19]"#];
+    assert_eq!(types, expected);
+    let stem = 64 * 112 * 112 * 3 * 7 * 7;
+    assert_eq!(stem, 118_013_952);
+    assert_eq!(cost(&path, &sizes(2, 1, 0)).unwrap().total.multiply_adds, 2 * (stem + 2 * 19 * 19 * 64 * 9));
+}

@@ -4,7 +4,9 @@ use super::tokens::Outer;
 use super::weights::{changed, weight_type};
 use super::{Change, Difference, Sides};
 use crate::inspect::model::{AttributeValue, Graph, Node, Storage, Weight};
+use crate::inspect::shortened;
 use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Compares the attributes of two nodes that belong together, named `subject`; graphs inside, which see the values of `outer`, are
 /// compared as graphs.
@@ -15,21 +17,25 @@ pub(super) fn compare(
     (subject, prefix): (&str, &str),
     outer: Outer<'_>,
 ) {
-    let names = before.attributes.iter().map(|attribute| &attribute.name);
-    let added =
-        after.attributes.iter().map(|attribute| &attribute.name).filter(|name| before.attribute(name).is_none());
-    for name in names.chain(added) {
-        let subject = format!("{subject}, {name}");
-        match (before.attribute(name), after.attribute(name)) {
+    let (one, other) = (by_name(before), by_name(after));
+    let names: BTreeSet<&str> = one.keys().chain(other.keys()).copied().collect();
+    for name in names {
+        let subject = shortened(&format!("{subject}, {name}"));
+        match (one.get(name).copied(), other.get(name).copied()) {
             (Some(AttributeValue::Tensor(one)), Some(AttributeValue::Tensor(other))) => {
                 changed(sides, difference, one, other, &subject);
             }
             (Some(AttributeValue::Graph(one)), Some(AttributeValue::Graph(other))) => {
-                sides.graphs(difference, one, other, &format!("{prefix}{}/{name}/", after.label()), Some(outer));
+                let prefix = shortened(&format!("{prefix}{}/{name}/", after.label()));
+                sides.graphs(difference, one, other, &prefix, Some(outer));
             }
             (one, other) => difference.nodes.extend(Change::of(|| subject, one.map(text), other.map(text))),
         }
     }
+}
+
+fn by_name(node: &Node) -> BTreeMap<&str, &AttributeValue> {
+    node.attributes.iter().map(|attribute| (attribute.name.as_str(), &attribute.value)).collect()
 }
 
 /// The node in one line, with all that is in it.

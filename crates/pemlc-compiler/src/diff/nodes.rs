@@ -4,7 +4,7 @@ use super::tokens::{Outer, Tokens};
 use super::weights::Matches;
 use super::{Change, ChangeKind, Difference, Sides, attributes};
 use crate::inspect::model::{Graph, Node, TensorType};
-use crate::inspect::shape_text;
+use crate::inspect::{shape_text, shortened};
 use std::collections::{HashMap, VecDeque};
 
 /// Compares the nodes of two graphs.
@@ -24,7 +24,7 @@ pub(super) fn compare(
     let partner: HashMap<usize, usize> =
         second.iter().enumerate().filter_map(|(index, pair)| Some(((*pair)?, index))).collect();
     for (node, pair) in before.nodes.iter().zip(&first) {
-        let subject = format!("{prefix}node {}", node.label());
+        let subject = shortened(&format!("{prefix}node {}", node.label()));
         let Some(other) = pair.and_then(|pair| partner.get(&pair)).and_then(|index| after.nodes.get(*index)) else {
             let text = Some(attributes::node_text(node));
             difference.nodes.push(Change::new(subject, ChangeKind::Removed, text, None));
@@ -35,7 +35,7 @@ pub(super) fn compare(
             let names = (Some(node.label().to_owned()), Some(other.label().to_owned()));
             difference.nodes.push(Change::new(subject.clone(), ChangeKind::Renamed, names.0, names.1));
         }
-        let subject = format!("{prefix}node {}", other.label());
+        let subject = shortened(&format!("{prefix}node {}", other.label()));
         let operators = (Some(node.full_operator()), Some(other.full_operator()));
         difference.nodes.extend(Change::of(|| format!("{subject}, operator"), operators.0, operators.1));
         let values = |node: &Node, token: &dyn Fn(&str) -> u64| {
@@ -74,7 +74,11 @@ fn outputs(
     for (one, other) in before.0.outputs.iter().zip(&after.0.outputs) {
         if let (Some(one), Some(declared)) = (before.1.get(one.as_str()), after.1.get(other.as_str())) {
             let texts = (Some(shape_text(Some(one))), Some(shape_text(Some(declared))));
-            difference.nodes.extend(Change::of(|| format!("{subject}, type of {other}"), texts.0, texts.1));
+            difference.nodes.extend(Change::of(
+                || format!("{subject}, type of {}", shortened(other)),
+                texts.0,
+                texts.1,
+            ));
         }
     }
 }

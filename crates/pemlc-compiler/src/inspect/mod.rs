@@ -91,6 +91,20 @@ pub(crate) fn shape_text(declared: Option<&model::TensorType>) -> String {
         Dimension::Symbol(symbol) => symbol.to_string(),
         Dimension::Unknown => "?".to_owned(),
     };
-    let dims: Vec<String> = shape.iter().map(dimension).collect();
-    format!("{}[{}]", declared.dtype, dims.join(", "))
+    let dims: Vec<String> = shape.iter().take(MAX_DIMS).map(dimension).collect();
+    let more = if shape.len() > MAX_DIMS { format!(", ... {} in all", shape.len()) } else { String::new() };
+    format!("{}[{}{more}]", declared.dtype, shortened(&dims.join(", ")))
+}
+
+/// Longer shapes are cut.
+const MAX_DIMS: usize = 64;
+/// Longer names are cut where they would be repeated: a small file must not make a large text.
+const MAX_REPEATED: usize = 512;
+
+/// The beginning of `text`, with a sign that it was longer.
+pub(crate) fn shortened(text: &str) -> String {
+    match text.floor_char_boundary(MAX_REPEATED) {
+        end if end < text.len() => format!("{}...", &text[..end]),
+        _ => text.to_owned(),
+    }
 }

@@ -35,7 +35,7 @@ pub(super) fn data_type(number: i32) -> String {
 }
 
 /// A longer type is cut: one type can be shown at many values, and must not make a small file a large text.
-const MAX_LENGTH: usize = 1024;
+const MAX_LENGTH: usize = 512;
 
 /// `dtype[dim, dim]`, or `?` where the file does not say.
 pub(super) fn describe(proto: Option<&TypeProto>) -> String {
@@ -48,6 +48,7 @@ pub(super) fn describe(proto: Option<&TypeProto>) -> String {
     let dims: Vec<String> = shape
         .dim
         .iter()
+        .take(MAX_LENGTH)
         .map(|dim| match &dim.value {
             Some(dimension::Value::DimValue(size)) => size.to_string(),
             Some(dimension::Value::DimParam(symbol)) => super::name(symbol),
@@ -55,7 +56,7 @@ pub(super) fn describe(proto: Option<&TypeProto>) -> String {
         })
         .collect();
     let mut text = format!("{}[{}]", data_type(tensor.elem_type), dims.join(", "));
-    if text.len() > MAX_LENGTH {
+    if text.len() > MAX_LENGTH || shape.dim.len() > MAX_LENGTH {
         text.truncate(text.floor_char_boundary(MAX_LENGTH));
         text.push_str(&format!("... {} dimensions]", shape.dim.len()));
     }

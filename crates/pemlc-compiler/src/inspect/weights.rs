@@ -3,7 +3,7 @@
 use super::columns::{self, Columns};
 use super::elements::{Chunks, Place};
 use super::model::{Graph, Model, Storage, Weight};
-use super::{InspectError, name};
+use super::{InspectError, name, shortened};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -57,15 +57,11 @@ pub fn weights(path: &Path) -> Result<WeightTable, InspectError> {
     Ok(WeightTable { weights: rows, bytes })
 }
 
-/// How long the names of graphs inside graphs may get.
-const MAX_PREFIX: usize = 1024;
-
 fn collect(graph: &Graph, prefix: &str, directory: &Path, rows: &mut Vec<WeightRow>) {
     rows.extend(graph.weights.iter().map(|weight| row(weight, prefix, directory)));
     for node in &graph.nodes {
         for (attribute, inner) in node.graphs() {
-            let mut prefix = format!("{prefix}{}/{attribute}/", node.label());
-            prefix.truncate(prefix.floor_char_boundary(MAX_PREFIX));
+            let prefix = shortened(&format!("{prefix}{}/{attribute}/", node.label()));
             collect(inner, &prefix, directory, rows);
         }
     }

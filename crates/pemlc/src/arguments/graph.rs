@@ -78,10 +78,10 @@ pub(crate) struct DiffArguments {
 pub(crate) struct SnapshotArguments {
     /// Artifact directory, or an .onnx file
     pub(crate) dir: PathBuf,
-    /// Compare with the snapshot in FILE
+    /// Compare with the snapshot in FILE (graph.snap when none is named)
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "graph.snap")]
     pub(crate) check: Option<PathBuf>,
-    /// Write the snapshot to FILE
+    /// Write the snapshot to FILE (graph.snap when none is named)
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "graph.snap")]
     pub(crate) accept: Option<PathBuf>,
     /// Keep hashes of weights too

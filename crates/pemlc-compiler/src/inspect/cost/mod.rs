@@ -15,6 +15,7 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+pub use layer::Layer;
 pub use sizes::Sizes;
 
 /// Sums over nodes.
@@ -57,7 +58,7 @@ pub struct CostReport {
     /// By operator, with its domain where that is not the standard one.
     pub operators: BTreeMap<String, Cost>,
     /// By layer, as the names of nodes tell; the empty name is all that is in none.
-    pub layers: BTreeMap<layer::Layer, Cost>,
+    pub layers: BTreeMap<Layer, Cost>,
     /// What the sums lack.
     pub unknown: Vec<Unknown>,
     /// Symbols that have no size.
@@ -122,7 +123,7 @@ impl CostReport {
         self.total.add(cost);
         self.classes.entry(class).or_default().add(cost);
         self.operators.entry(operator).or_default().add(cost);
-        self.layers.entry(layer::Layer::of(&label)).or_default().add(cost);
+        self.layers.entry(Layer::of(&label)).or_default().add(cost);
     }
 }
 

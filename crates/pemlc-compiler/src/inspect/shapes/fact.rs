@@ -6,7 +6,7 @@ use crate::inspect::number::DataType;
 use std::rc::Rc;
 
 /// A longer list of dimensions is unknown, and so is what a tensor of more whole numbers holds.
-const MAX_RANK: usize = 32;
+pub(super) const MAX_RANK: usize = 32;
 
 /// Where a value's type is from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]

@@ -1,7 +1,7 @@
 //! Operators that move, join, cut and repeat.
 
 use super::dim::Dim;
-use super::fact::{Fact, axis_index, product};
+use super::fact::{Fact, MAX_RANK, axis_index, product};
 use super::operators::{broadcast_shapes, integers};
 use super::walk::Call;
 
@@ -98,7 +98,7 @@ fn reshape(call: Call<'_>, from: &Fact, target: &Fact) -> Option<Vec<Dim>> {
 }
 
 fn unsqueeze(shape: &[Dim], axes: &[i64]) -> Option<Vec<Dim>> {
-    let rank = shape.len().checked_add(axes.len())?;
+    let rank = shape.len().checked_add(axes.len()).filter(|rank| *rank <= MAX_RANK)?;
     let axes: Vec<usize> = axes.iter().map(|axis| axis_index(*axis, rank)).collect::<Option<_>>()?;
     let mut old = shape.iter();
     let dim = |axis| if axes.contains(&axis) { Some(Dim::Fixed(1)) } else { old.next().cloned() };

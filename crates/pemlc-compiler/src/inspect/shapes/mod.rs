@@ -7,6 +7,7 @@ mod layout;
 mod operators;
 mod products;
 pub(crate) mod walk;
+mod windows;
 
 use super::columns::Columns;
 use super::model::{Graph, Model};
@@ -70,17 +71,26 @@ pub fn shapes(path: &Path) -> Result<ShapeTable, InspectError> {
     Ok(ShapeTable { values, truncated })
 }
 
+/// A shape whose symbols take more text than this shows them as unknown.
+const MAX_SYMBOLS: usize = 512;
+
 fn row(prefix: String, name: &str, made_by: String, fact: &Fact) -> ValueRow {
-    let dimension = |dim: &Dim| match dim {
+    let mut room = MAX_SYMBOLS;
+    let mut dimension = |dim: &Dim| match dim {
         Dim::Unknown => Value::Null,
         Dim::Fixed(size) => Value::from(*size),
-        Dim::Sum(_) => Value::from(dim.to_string()),
+        Dim::Sum(_) => {
+            let text = dim.to_string();
+            let left = room.checked_sub(text.len());
+            room = left.unwrap_or(room);
+            left.map_or(Value::Null, |_| Value::from(text))
+        }
     };
     ValueRow {
         name: prefix + name,
         made_by,
         dtype: (fact.dtype.0 != 0).then(|| fact.dtype.to_string()),
-        shape: fact.shape.as_ref().map(|shape| shape.iter().map(dimension).collect()),
+        shape: fact.shape.as_ref().map(|shape| shape.iter().map(&mut dimension).collect()),
         source: fact.source,
     }
 }

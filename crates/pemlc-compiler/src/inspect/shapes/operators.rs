@@ -3,7 +3,7 @@
 use super::dim::Dim;
 use super::fact::{Fact, axis_index};
 use super::walk::Call;
-use super::{arithmetic, layout, products};
+use super::{arithmetic, layout, products, windows};
 use crate::inspect::model::AttributeValue;
 use crate::inspect::number::DataType;
 use std::rc::Rc;
@@ -13,7 +13,9 @@ pub(crate) fn infer(call: Call<'_>, inputs: &[Option<Fact>]) -> Vec<Fact> {
     let input = |place: usize| inputs.get(place).cloned().flatten().unwrap_or_default();
     let first = input(0);
     let operator = call.node.operator.as_str();
-    if let Some(facts) = products::infer(call, inputs).or_else(|| layout::infer(call, inputs)) {
+    if let Some(facts) =
+        products::infer(call, inputs).or_else(|| layout::infer(call, inputs)).or_else(|| windows::infer(call, inputs))
+    {
         return facts;
     }
     let fact = match operator {

@@ -4,6 +4,7 @@ use super::dim::Dim;
 use super::fact::Fact;
 use super::operators;
 use crate::inspect::model::{AttributeValue, Function, Graph, Model, Node, TensorType};
+use crate::inspect::shortened;
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -11,8 +12,6 @@ use std::rc::Rc;
 const MAX_CALLS: usize = 16;
 /// Nodes visited in all: functions that call functions grow exponentially.
 const MAX_VISITS: usize = 1 << 20;
-/// Longer labels of nodes inside nodes are cut.
-const MAX_LABEL: usize = 512;
 
 /// A node, with the attributes of the function call that it is in.
 #[derive(Clone, Copy)]
@@ -115,11 +114,7 @@ impl<'a> Walker<'a, '_> {
             .iter()
             .map(|input| (!input.is_empty()).then(|| scope.get(input).cloned().unwrap_or_default()))
             .collect();
-        let inner_prefix = || {
-            let mut inner = format!("{prefix}{}/", node.label());
-            inner.truncate(inner.floor_char_boundary(MAX_LABEL));
-            inner
-        };
+        let inner_prefix = || shortened(&format!("{prefix}{}/", node.label()));
         let function = self.functions.get(&(node.domain.as_str(), node.operator.as_str())).copied();
         let mut is_compound = false;
         let mut outputs = match function {
