@@ -87,7 +87,7 @@ fn nodes_come_and_go_in_branches_too() {
         graph.node.insert(0, node("Add", "double", &["x", "x"], &["doubled"]));
         graph.node.remove(3);
         graph.output.remove(1);
-        graph.node[3 - 0].attribute[1].g.mut_or_insert_default().node[0].op_type = "Sigmoid".to_owned();
+        graph.node[3].attribute[1].g.mut_or_insert_default().node[0].op_type = "Sigmoid".to_owned();
     }));
 }
 

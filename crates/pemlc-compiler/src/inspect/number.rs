@@ -154,6 +154,6 @@ mod tests {
         assert_eq!(decoded(3, &[0xff, 0x7f], 2), [-1.0, 127.0]);
         assert_eq!(decoded(9, &[0, 7], 2), [0.0, 1.0]);
         assert_eq!(decoded(7, &(-5i64).to_le_bytes(), 1), [-5.0]);
-        assert_eq!(decoded(8, b"text", 4), []);
+        assert!(decoded(8, b"text", 4).is_empty());
     }
 }
