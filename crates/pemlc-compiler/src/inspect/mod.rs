@@ -1,7 +1,7 @@
 //! What is in an ONNX file, whoever wrote it: its text ([`inspect()`]), its weights ([`weights`]), its shapes ([`shapes`]) and what it
 //! costs to run ([`cost`]). Reads with tract's protobuf types; trusts no number in the file.
 //!
-//! Protobuf types stay in this folder: `text` shows them as they are, everything else works on [`model::Model`].
+//! Protobuf types stay in this folder: `text` shows them as they are, everything else works on `model::Model`.
 
 mod attributes;
 mod columns;
