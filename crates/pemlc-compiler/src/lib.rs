@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod deltas;
+pub mod diff;
 pub mod emit;
 pub mod export;
 pub mod freeze;
@@ -16,6 +17,7 @@ pub mod normal_form;
 pub mod outputs;
 pub mod passes;
 pub mod run_source;
+pub mod snapshot;
 pub mod trace;
 
 pub use export::{ExportError, ExportOptions, Exported, export};

@@ -4,19 +4,17 @@
 #[allow(unreachable_pub, reason = "shared by several test files")]
 mod support;
 
+use pemlc_compiler::snapshot::{self, Options};
 use support::fixture::{Fixture, PrefixKind, Spec};
 
 fn graph_text(spec: Spec) -> String {
+    let mut elide = vec!["inverse_frequencies".to_owned()];
+    if spec.prefix == Some(PrefixKind::Encoder) {
+        elide.push(".prefix_".to_owned());
+    }
     let fixture = Fixture::new(spec);
-    let text = pemlc_compiler::inspect(&fixture.export().join("model.onnx")).unwrap();
-    let through_libm = |line: &str| {
-        line.contains("inverse_frequencies:") || (spec.prefix == Some(PrefixKind::Encoder) && line.contains(".prefix_"))
-    };
-    let lines = text.lines().map(|line| match line.split_once(" #") {
-        Some((described, _)) if through_libm(line) => format!("{described} #(elided)\n"),
-        _ => format!("{line}\n"),
-    });
-    lines.collect()
+    let graph = fixture.export().join("model.onnx");
+    snapshot::text(&graph, &Options { weights: true, elide }).unwrap()
 }
 
 #[test]

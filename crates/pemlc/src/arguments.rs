@@ -1,5 +1,9 @@
 //! The command line, as clap sees it. Its `--help` texts are snapshots in `tests/help.rs`.
 
+mod graph;
+
+pub(crate) use graph::{DiffArguments, InspectArguments, SnapshotArguments};
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pemlc_compiler::passes::Precision;
 use pemlc_runtime::RuntimeKind;
@@ -31,6 +35,8 @@ pub(crate) enum Command {
     Evaluate(EvaluateArguments),
     Run(RunArguments),
     Inspect(InspectArguments),
+    Diff(DiffArguments),
+    Snapshot(SnapshotArguments),
     Tasks(TasksArguments),
     Search(SearchArguments),
     /// List the methods that a run file can name: what they are, what is left of them in the graph, what they train.
@@ -212,16 +218,6 @@ pub(crate) struct RunArguments {
     /// Runtime to ask: ort-cpu, ort-cuda or tract
     #[arg(long, default_value = "ort-cpu", value_name = "RUNTIME")]
     pub(crate) runtime: RuntimeKind,
-}
-
-/// Print an ONNX graph as deterministic text.
-///
-/// Opsets, inputs, outputs, nodes with attributes and shapes, and initialisers as dtype, shape and a short hash. Two graphs that print
-/// the same text compute the same.
-#[derive(Debug, Args)]
-pub(crate) struct InspectArguments {
-    /// An .onnx file, or an artifact directory
-    pub(crate) file: PathBuf,
 }
 
 /// Read and validate the tasks of a run file, and show one example of each.

@@ -33,6 +33,8 @@ fn main() -> ExitCode {
         Command::Evaluate(arguments) => commands::evaluate::run(&arguments),
         Command::Run(arguments) => commands::run::run(&arguments),
         Command::Inspect(arguments) => commands::inspect::run(&arguments),
+        Command::Diff(arguments) => commands::diff::run(&arguments),
+        Command::Snapshot(arguments) => commands::snapshot::run(&arguments),
         Command::Tasks(arguments) => commands::tasks::run(&arguments),
         Command::Search(arguments) => commands::search::run(&arguments),
         Command::Methods => commands::methods::run(),

@@ -19,6 +19,8 @@ help! {
     evaluate: "evaluate";
     run: "run";
     inspect: "inspect";
+    diff: "diff";
+    snapshot: "snapshot";
     tasks: "tasks";
     methods: "methods";
     search: "search";

@@ -1,7 +1,7 @@
 //! A node attribute as text.
 
 use super::initialiser;
-use std::path::Path;
+use super::text::{Context, name};
 use tract_onnx::pb::AttributeProto;
 use tract_onnx::pb::attribute_proto::AttributeType;
 
@@ -9,22 +9,22 @@ use tract_onnx::pb::attribute_proto::AttributeType;
 const MAX_LISTED: usize = 16;
 
 /// The value of `attribute`; graphs are shown by the caller.
-pub(super) fn describe(attribute: &AttributeProto, directory: &Path) -> String {
+pub(super) fn describe(attribute: &AttributeProto, context: Context<'_>) -> String {
     let string = |bytes: &Vec<u8>| format!("\"{}\"", String::from_utf8_lossy(bytes).escape_debug());
     if !attribute.ref_attr_name.is_empty() {
-        return format!("@{}", super::name(&attribute.ref_attr_name));
+        return format!("@{}", name(&attribute.ref_attr_name));
     }
     match AttributeType::try_from(attribute.r#type) {
         Ok(AttributeType::Float) => format!("{:?}", attribute.f),
         Ok(AttributeType::Int) => attribute.i.to_string(),
         Ok(AttributeType::String) => string(&attribute.s),
         Ok(AttributeType::Tensor) => {
-            attribute.t.as_ref().map_or_else(|| "?".to_owned(), |tensor| initialiser::describe(tensor, directory))
+            attribute.t.as_ref().map_or_else(|| "?".to_owned(), |tensor| initialiser::describe(tensor, context))
         }
         Ok(AttributeType::Floats) => list(&attribute.floats, |value| format!("{value:?}")),
         Ok(AttributeType::Ints) => list(&attribute.ints, i64::to_string),
         Ok(AttributeType::Strings) => list(&attribute.strings, string),
-        Ok(AttributeType::Tensors) => list(&attribute.tensors, |tensor| initialiser::describe(tensor, directory)),
+        Ok(AttributeType::Tensors) => list(&attribute.tensors, |tensor| initialiser::describe(tensor, context)),
         Ok(kind) => format!("{kind:?}").to_lowercase(),
         Err(_) => format!("attribute type {}", attribute.r#type),
     }

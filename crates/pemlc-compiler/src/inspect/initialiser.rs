@@ -1,10 +1,10 @@
 //! An initialiser as `dtype[shape] #hash`, the hash being the first eight digits of the SHA-256 of its bytes, wherever they are.
 
+use super::elements;
+use super::text::{Context, Hashes, name};
 use super::types::data_type;
 use sha2::{Digest, Sha256};
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 use tract_onnx::pb::TensorProto;
 use tract_onnx::pb::tensor_proto::DataLocation;
 
@@ -12,17 +12,25 @@ use tract_onnx::pb::tensor_proto::DataLocation;
 const MAX_SHOWN: usize = 8;
 
 /// See the module. What is wrong with the tensor is told in its place.
-pub(super) fn describe(tensor: &TensorProto, directory: &Path) -> String {
+pub(super) fn describe(tensor: &TensorProto, context: Context<'_>) -> String {
     let dims: Vec<String> = tensor.dims.iter().map(i64::to_string).collect();
     let described = format!("{}[{}]", data_type(tensor.data_type), dims.join(", "));
-    if tensor.data_location == Some(DataLocation::External as i32) {
-        return match external(tensor, directory) {
-            Ok(hash) => format!("{described} #{hash}"),
-            Err(reason) => format!("{described} <{}>", super::name(&reason)),
-        };
-    }
-    if let Some(values) = small_integers(tensor) {
+    let external_data = tensor.data_location == Some(DataLocation::External as i32);
+    if let (false, Some(values)) = (external_data, small_integers(tensor)) {
         return format!("{described} = {values:?}");
+    }
+    match context.hashes {
+        Hashes::Absent => return described,
+        Hashes::Without(parts) if parts.iter().any(|part| tensor.name.contains(part)) => {
+            return format!("{described} #(elided)");
+        }
+        _ => {}
+    }
+    if external_data {
+        return match external(tensor, context.directory) {
+            Ok(hash) => format!("{described} #{hash}"),
+            Err(reason) => format!("{described} <{}>", name(&reason)),
+        };
     }
     format!("{described} #{}", short(Sha256::digest(inline_bytes(tensor)).as_slice()))
 }
@@ -54,44 +62,9 @@ fn inline_bytes(tensor: &TensorProto) -> Vec<u8> {
     bytes
 }
 
-/// The short hash of a tensor in an external file, read a piece at a time; only files inside `directory` are opened.
+/// The short hash of a tensor in an external file.
 fn external(tensor: &TensorProto, directory: &Path) -> Result<String, String> {
-    let field =
-        |key: &str| tensor.external_data.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str());
-    let number = |key: &str| {
-        field(key).map(|text| text.parse::<u64>().map_err(|_| format!("{key} `{text}` is no number"))).transpose()
-    };
-    let location = field("location").ok_or("external data without a location")?;
-    let offset = number("offset")?.unwrap_or(0);
-    let path = inside(directory, location)?;
-    let unreadable = |error: io::Error| format!("cannot read {location}: {error}");
-    let mut file = File::open(&path).map_err(unreadable)?;
-    let size = file.metadata().map_err(unreadable)?.len();
-    let length = number("length")?.unwrap_or_else(|| size.saturating_sub(offset));
-    if offset.checked_add(length).is_none_or(|end| end > size) {
-        return Err(format!("{length} bytes at {offset} are outside {location}, which has {size}"));
-    }
-    file.seek(SeekFrom::Start(offset)).map_err(unreadable)?;
-    let mut hasher = Sha256::new();
-    let mut remaining = file.take(length);
-    let mut buffer = vec![0; 1 << 18];
-    loop {
-        match remaining.read(&mut buffer).map_err(unreadable)? {
-            0 => return Ok(short(hasher.finalize().as_slice())),
-            count => hasher.update(&buffer[..count]),
-        }
-    }
-}
-
-/// `location` as a path, if it stays inside `directory` once links are followed.
-fn inside(directory: &Path, location: &str) -> Result<PathBuf, String> {
-    let relative = Path::new(location);
-    let outside = || format!("external data in `{location}`, outside the model's folder");
-    if !relative.components().all(|component| matches!(component, Component::Normal(_) | Component::CurDir)) {
-        return Err(outside());
-    }
-    let unreadable = |error: io::Error| format!("cannot read {location}: {error}");
-    let root = directory.canonicalize().map_err(unreadable)?;
-    let path = root.join(relative).canonicalize().map_err(unreadable)?;
-    if path.starts_with(&root) && path.is_file() { Ok(path) } else { Err(outside()) }
+    let fields = tensor.external_data.iter().map(|entry| (entry.key.as_str(), entry.value.as_str()));
+    let place = elements::Place::from_fields(fields)?;
+    elements::hash(&mut place.open(directory)?).map(|hash| short(&hash))
 }

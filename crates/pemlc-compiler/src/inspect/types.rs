@@ -34,6 +34,9 @@ pub(super) fn data_type(number: i32) -> String {
     known.to_owned()
 }
 
+/// A longer type is cut: one type can be shown at many values, and must not make a small file a large text.
+const MAX_LENGTH: usize = 512;
+
 /// `dtype[dim, dim]`, or `?` where the file does not say.
 pub(super) fn describe(proto: Option<&TypeProto>) -> String {
     let Some(type_proto::Value::TensorType(tensor)) = proto.and_then(|proto| proto.value.as_ref()) else {
@@ -45,11 +48,17 @@ pub(super) fn describe(proto: Option<&TypeProto>) -> String {
     let dims: Vec<String> = shape
         .dim
         .iter()
+        .take(MAX_LENGTH)
         .map(|dim| match &dim.value {
             Some(dimension::Value::DimValue(size)) => size.to_string(),
             Some(dimension::Value::DimParam(symbol)) => super::name(symbol),
             None => "?".to_owned(),
         })
         .collect();
-    format!("{}[{}]", data_type(tensor.elem_type), dims.join(", "))
+    let mut text = format!("{}[{}]", data_type(tensor.elem_type), dims.join(", "));
+    if text.len() > MAX_LENGTH || shape.dim.len() > MAX_LENGTH {
+        text.truncate(text.floor_char_boundary(MAX_LENGTH));
+        text.push_str(&format!("... {} dimensions]", shape.dim.len()));
+    }
+    text
 }

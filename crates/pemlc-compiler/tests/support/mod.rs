@@ -3,6 +3,7 @@
 
 pub mod encoder;
 pub mod fixture;
+pub mod onnx;
 pub mod reference;
 pub mod runtime;
 pub mod weights;

@@ -2,6 +2,7 @@
 
 pub(crate) mod check;
 pub(crate) mod compare;
+pub(crate) mod diff;
 pub(crate) mod evaluate;
 pub(crate) mod export;
 pub(crate) mod inspect;
@@ -10,6 +11,7 @@ pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod schemas;
 pub(crate) mod search;
+pub(crate) mod snapshot;
 pub(crate) mod tasks;
 pub(crate) mod train;
 

@@ -1,0 +1,39 @@
+//! `pemlc snapshot`.
+
+use crate::Outcome;
+use crate::arguments::SnapshotArguments;
+use pemlc_compiler::snapshot::{Options, accept, check};
+
+pub(crate) fn run(arguments: &SnapshotArguments) -> anyhow::Result<Outcome> {
+    let options = Options { weights: arguments.weights, elide: arguments.elide.clone() };
+    let dir = &arguments.dir;
+    if let Some(file) = &arguments.accept {
+        let changed = accept(dir, file, &options)?;
+        println!("{} {}", file.display(), if changed { "accepted: commit it" } else { "is unchanged" });
+        return Ok(Outcome::Done);
+    }
+    let Some(file) = &arguments.check else { anyhow::bail!("give --check or --accept") };
+    match check(dir, file, &options)? {
+        None => {
+            println!("{} is as accepted in {}", dir.display(), file.display());
+            Ok(Outcome::Done)
+        }
+        Some(diff) => {
+            print!("{diff}");
+            let mut flags = String::new();
+            if options.weights {
+                flags.push_str(" --weights");
+            }
+            for part in &options.elide {
+                flags.push_str(&format!(" --elide {part}"));
+            }
+            eprintln!(
+                "{} is not as accepted. If that is meant: pemlc snapshot {} --accept {}{flags}",
+                dir.display(),
+                dir.display(),
+                file.display()
+            );
+            Ok(Outcome::Failed)
+        }
+    }
+}
