@@ -98,6 +98,18 @@ impl TaskSwitch {
         builder.gather(name, 0, table, self.index)
     }
 
+    /// Each row's own scale of the outputs, `[batch, 1, out]`, out of `[tasks, out]`.
+    pub(crate) fn private_scale(
+        &self,
+        builder: &mut Builder,
+        name: &str,
+        scale: &Arc<Tensor>,
+    ) -> Result<ValueId, IrError> {
+        let table = builder.constant(format!("{name}.task_scale"), scale)?;
+        let own = builder.gather(format!("{name}.task_scale.of_row"), 0, table, self.index)?;
+        builder.unsqueeze(format!("{name}.task_scale.row"), own, &[1])
+    }
+
     /// `x` `[batch, sequence, in]` through each row's own low-rank product, `[batch, sequence, out]`. How it is computed is a pass's choice.
     pub(crate) fn private_delta(
         &self,
