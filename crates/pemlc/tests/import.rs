@@ -145,7 +145,16 @@ fn an_imported_run_goes_the_whole_road() {
         &probes.display().to_string(),
         &run.display().to_string(),
     ]);
-    insta::assert_snapshot!(table.replace(&folder.path().display().to_string(), "[FOLDER]"), @"");
+    insta::assert_snapshot!(table.replace(&folder.path().display().to_string(), "[FOLDER]"), @"
+task   adapters       rank  modules  rows  trained numbers
+-----  -------------  ----  -------  ----  ---------------
+plain  LoRA              2        4     -              448
+both   DoRA + prompt   2-5        3     3              704
+rows   prefix            -        -     3              192
+
+run: [FOLDER]/run
+next: pemlc export [FOLDER]/run ARTIFACT
+");
     let export =
         pemlc().arg("export").args([&run, &artifact]).args(["--runtime", "tract"]).output().expect("it starts");
     assert!(export.status.success(), "{}", common::describe(&export, folder.path()));
@@ -162,7 +171,12 @@ fn an_imported_run_goes_the_whole_road() {
     assert!(ranked.contains("probability") && ranked.contains("the"), "{ranked}");
     assert!(!ask(&["--task", "rows", "--text", "to the", "--max-new-tokens", "3"]).is_empty());
     let evaluate = pemlc().arg("evaluate").arg(&artifact).arg("--run").arg(&run).output().expect("it starts");
-    insta::assert_snapshot!(common::describe(&evaluate, folder.path()), @"");
+    insta::assert_snapshot!(common::describe(&evaluate, folder.path()), @"
+exit code: 1
+-- stdout
+-- stderr
+error: [FOLDER]/run was imported: it has no validation data and no predictions to compare with. `pemlc check` holds the artifact to its probes
+");
 }
 
 #[test]
@@ -213,7 +227,86 @@ fn what_cannot_be_imported_is_refused_and_leaves_nothing() {
             edit("bias", Value::from("all")),
             edit("r", Value::from(5)),
         ]
-        .join("\n"), @"");
+        .join("\n"), @r#"
+exit code: 1
+-- stdout
+-- stderr
+error: --task sentiment: expected NAME=DIR
+
+exit code: 1
+-- stdout
+-- stderr
+error: task `a`: [FOLDER]/nothing/adapter_config.json: No such file or directory (os error 2)
+
+exit code: 1
+-- stdout
+-- stderr
+error: --template names `b`, which is no --task; those are a
+
+exit code: 1
+-- stdout
+-- stderr
+error: template of task `a`: `{` at character 1 has no `}`: close it, or write `{{` for a brace
+
+exit code: 1
+-- stdout
+-- stderr
+error: --verbalizers a=yes,no: expected a JSON list of texts, for instance a=[" no", " yes"]
+  caused by: expected value at line 1 column 1
+
+exit code: 1
+-- stdout
+-- stderr
+error: [FOLDER]/run: task name "../a" cannot name a folder: use letters, digits, '-', '_' and '.'
+
+exit code: 1
+-- stdout
+-- stderr
+error: task `a`: [REPO]/fixtures/peft/llama3-tiny/list and [REPO]/fixtures/peft/llama3-tiny/dora_rs both hold deltas: a task has one
+
+exit code: 1
+-- stdout
+-- stderr
+error: task `a`: [REPO]/fixtures/peft/llama3-tiny/prefix and [REPO]/fixtures/peft/llama3-tiny/prompt both hold a prefix or soft prompt: a task has one
+
+exit code: 1
+-- stdout
+-- stderr
+error: task `a`: [REPO]/fixtures/peft/llama3-tiny/mpt/adapter_config.json: it holds 3 tasks: say which with #INDEX behind the folder, counted from 0
+
+exit code: 1
+-- stdout
+-- stderr
+error: [FOLDER]/texts: holds no text; write one a line
+
+exit code: 1
+-- stdout
+-- stderr
+error: task `a`: [FOLDER]/changed/adapter_config.json: `peft_type` is IA3; LORA (also rsLoRA and DoRA), PREFIX_TUNING, PROMPT_TUNING, P_TUNING and MULTITASK_PROMPT_TUNING can be read
+
+exit code: 1
+-- stdout
+-- stderr
+error: task `a`: [FOLDER]/changed/adapter_config.json: `modules_to_save` names lm_head: modules that were trained whole are no adapter, and cannot be read. Train without them, or merge them into a base model of their own
+
+exit code: 1
+-- stdout
+-- stderr
+error: task `a`: [FOLDER]/changed/adapter_config.json: `bias` is "all": trained biases of the base model cannot be read, only `none`
+
+exit code: 1
+-- stdout
+-- stderr
+error: task `a`: [FOLDER]/changed/adapter_model.safetensors: 8 tensors do not fit adapter_config.json and the base model:
+  base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight is [2, 32], expected [5, 32]
+  base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight is [32, 2], expected [32, 5]
+  base_model.model.model.layers.0.self_attn.v_proj.lora_A.weight is [2, 32], expected [5, 32]
+  base_model.model.model.layers.0.self_attn.v_proj.lora_B.weight is [16, 2], expected [16, 5]
+  base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight is [2, 32], expected [5, 32]
+  base_model.model.model.layers.1.self_attn.q_proj.lora_B.weight is [32, 2], expected [32, 5]
+  base_model.model.model.layers.1.self_attn.v_proj.lora_A.weight is [2, 32], expected [5, 32]
+  base_model.model.model.layers.1.self_attn.v_proj.lora_B.weight is [16, 2], expected [16, 5]
+"#);
     // Adapters of another shape of model.
     let other = base("qwen2-tiny", &folder.path().join("other"));
     let config = fs::read_to_string(other.join("config.json")).expect("the fixture");
