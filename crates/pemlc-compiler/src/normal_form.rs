@@ -89,6 +89,13 @@ impl NormalForm {
             };
             Prefix { set_of_task: vec![0], layers: prefix.layers.iter().map(rows).collect() }
         });
-        Self { tasks: 1, private: self.private.iter().map(own).collect(), prefix, ..self.clone() }
+        let scale = |(site, scale): (&Site, &Arc<Tensor>)| (*site, Arc::new(scale.part(task)));
+        Self {
+            tasks: 1,
+            private: self.private.iter().map(own).collect(),
+            private_scale: self.private_scale.iter().map(scale).collect(),
+            prefix,
+            ..self.clone()
+        }
     }
 }

@@ -72,7 +72,7 @@ impl TaskSwitch {
         }
     }
 
-    /// Rows of the prefix, stacked: a constant, or one that an adapter overrides.
+    /// Rows of the prefix or scales, stacked: a constant, or one that an adapter overrides.
     pub(crate) fn rows(&self, builder: &mut Builder, name: String, tensor: &Arc<Tensor>) -> Result<ValueId, IrError> {
         match self.task {
             TaskInput::Adapter => {
@@ -105,7 +105,7 @@ impl TaskSwitch {
         name: &str,
         scale: &Arc<Tensor>,
     ) -> Result<ValueId, IrError> {
-        let table = builder.constant(format!("{name}.task_scale"), scale)?;
+        let table = self.rows(builder, format!("{name}.task_scale"), scale)?;
         let own = builder.gather(format!("{name}.task_scale.of_row"), 0, table, self.index)?;
         builder.unsqueeze(format!("{name}.task_scale.row"), own, &[1])
     }
