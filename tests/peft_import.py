@@ -2,7 +2,7 @@
 
 Makes random adapters on a random Llama and a random Qwen2 model (or on MODEL), runs `pemlc import` and `pemlc export`, runs the ONNX graph
 under onnxruntime for every task in one mixed, padded batch, once whole and once in two pieces through the cache, and compares each row with
-what PEFT answers to it alone. Fails when any logit differs by more than 1e-4.
+what PEFT answers to it alone. Fails when any logit differs by more than 1e-4 (in proportion where logits exceed 10, as `pemlc check` has it).
 
 Needs numpy, onnxruntime, peft, tokenizers, torch and transformers. Runs by hand, outside CI.
 
@@ -111,7 +111,7 @@ def load(base):
     return AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, attn_implementation="eager").eval()
 
 
-def make_adapter(base, config, folder, seed):
+def make_adapter(base, config, folder, seed, strength=1.0):
     """An adapter with random numbers in all that PEFT trains, as PEFT saves it."""
     model = get_peft_model(load(base), config)
     torch.manual_seed(seed)
@@ -120,10 +120,10 @@ def make_adapter(base, config, folder, seed):
             if not parameter.requires_grad:
                 continue
             if "magnitude" in name:
-                parameter.mul_(1 + 0.4 * (torch.rand_like(parameter) - 0.5))
+                parameter.mul_(1 + 0.4 * strength * (torch.rand_like(parameter) - 0.5))
             elif "lora_" in name:
                 # About as large a change as the weight itself, whatever the widths.
-                parameter.normal_(0.0, 0.5 / parameter.shape[1] ** 0.5)
+                parameter.normal_(0.0, 0.5 * strength / parameter.shape[1] ** 0.5)
             elif "prefix_task" in name:
                 parameter.normal_(0.8, 0.3)
             else:
@@ -227,8 +227,9 @@ def compare(binary, base, root, adapters, tasks):
         change = min(float(abs(expected[place] - base_logits[place]).max()) for place in own)
         assert change > 0.01, f"{name} does nothing: it would pass whatever is imported"
         print(f"{name:20} {whole:9.1e} {pieces:9.1e} {size:9.1f} {change:9.2f}")
-        worst = max(worst, whole, pieces) if whole == whole and pieces == pieces else float("nan")
-    print(f"largest difference {worst:.1e}, artifact validated: {validated}\n", flush=True)
+        relative = max(whole, pieces) / max(1.0, size / 10)
+        worst = max(worst, relative) if relative == relative else float("inf")
+    print(f"largest difference {worst:.1e} (of 10, where logits exceed it), artifact validated: {validated}\n", flush=True)
     return worst if validated else float("inf")
 
 
@@ -294,7 +295,7 @@ def main():
             layers = json.loads((base / "config.json").read_text())["num_hidden_layers"]
             folders, tasks = kinds(layers - 1)
             for seed, (folder, config) in enumerate(folders.items()):
-                make_adapter(base, config, adapters / folder, seed)
+                make_adapter(base, config, adapters / folder, seed, 0.4 if arguments.model else 1.0)
             print(f"# {name}: {len(tasks)} tasks of {len(folders)} folders")
             worst.append(compare(arguments.binary, base, root, adapters, tasks))
     if not all(difference <= LIMIT for difference in worst):
