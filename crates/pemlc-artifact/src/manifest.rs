@@ -51,7 +51,7 @@ pub fn is_folder_name(name: &str) -> bool {
 }
 
 /// Refuses manifests whose task names would lead out of their directory, or that name a task twice.
-pub(crate) fn check_task_names<'a>(path: &Path, names: impl IntoIterator<Item = &'a str>) -> Result<(), ManifestError> {
+pub fn check_task_names<'a>(path: &Path, names: impl IntoIterator<Item = &'a str>) -> Result<(), ManifestError> {
     let malformed = |reason: String| ManifestError::Malformed { path: path.to_path_buf(), reason };
     let mut seen = std::collections::BTreeSet::new();
     for name in names {

@@ -11,6 +11,7 @@
 //!   prompt/architecture.json      the frozen encoder's architecture (see `prompt`)
 //!   prompt/encoder.safetensors    its weights
 //!   prompt/prefix.safetensors     the trainer's own evaluation of it
+//!   prompt/soft_prompt.safetensors  the soft prompts that rows of it were folded from, if any were imported
 //!   probes.safetensors            inputs and the trainer's logits (see `probes`)
 //!   predictions.jsonl             one line per validation example: scores of every choice
 //!   metrics.jsonl                 training progress
@@ -148,6 +149,9 @@ impl RunPaths {
     pub fn prefix(&self) -> PathBuf {
         self.root.join("prompt/prefix.safetensors")
     }
+    pub fn soft_prompt(&self) -> PathBuf {
+        self.root.join("prompt/soft_prompt.safetensors")
+    }
     pub fn probes(&self) -> PathBuf {
         self.root.join("probes.safetensors")
     }
@@ -217,6 +221,10 @@ pub struct LoraRecord {
     pub shared: bool,
     /// Whether `adapters/<task>/lora` exists for every task.
     pub per_task: bool,
+    /// Whether each folder of a task has its own ranks, alphas and targets, and tasks may lack one, as in runs that were imported: then
+    /// `rank` is the largest, and `alpha` says nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mixed: bool,
 }
 
 /// Experts chosen by token, in `adapters/experts.safetensors`.

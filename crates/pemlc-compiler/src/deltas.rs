@@ -11,9 +11,10 @@ use std::sync::Arc;
 pub fn shared(adapter: &LoraAdapter, config: &ModelConfig) -> BTreeMap<Site, LowRank> {
     let of_site = |site: &Site| {
         let (inputs, outputs) = site.1.features(config);
-        let (mut down, mut up) = (vec![0.0; inputs * adapter.rank], vec![0.0; adapter.rank * outputs]);
-        place(adapter, *site, adapter.rank, &mut down, &mut up);
-        (*site, low_rank(vec![inputs, adapter.rank], down, vec![adapter.rank, outputs], up))
+        let rank = adapter.rank_of(*site);
+        let (mut down, mut up) = (vec![0.0; inputs * rank], vec![0.0; rank * outputs]);
+        place(adapter, *site, rank, &mut down, &mut up);
+        (*site, low_rank(vec![inputs, rank], down, vec![rank, outputs], up))
     };
     adapter.weights.keys().map(of_site).collect()
 }
@@ -34,7 +35,7 @@ pub fn private(tasks: &[LoraAdapter], config: &ModelConfig) -> BTreeMap<Site, Lo
     let of_site = |site: Site| {
         let (inputs, outputs) = site.1.features(config);
         let present = tasks.iter().filter(|adapter| adapter.weights.contains_key(&site));
-        let rank = present.map(|adapter| adapter.rank).max().unwrap_or_default();
+        let rank = present.map(|adapter| adapter.rank_of(site)).max().unwrap_or_default();
         let mut down = vec![0.0; tasks.len() * inputs * rank];
         let mut up = vec![0.0; tasks.len() * rank * outputs];
         for (task, adapter) in tasks.iter().enumerate() {
@@ -50,14 +51,14 @@ pub fn private(tasks: &[LoraAdapter], config: &ModelConfig) -> BTreeMap<Site, Lo
 /// Writes the adapter's factors at `site` transposed into zeroed `down [in, rank]` and `up [rank, out]`, whose rank may be larger.
 fn place(adapter: &LoraAdapter, site: Site, rank: usize, down: &mut [f32], up: &mut [f32]) {
     let Some(weights) = adapter.weights.get(&site) else { return };
-    let scale = (adapter.alpha / adapter.rank as f64) as f32;
-    for (own, row) in weights.a.chunks_exact(weights.a.len() / adapter.rank).enumerate() {
+    let (scale, own_rank) = (adapter.factor_of(site) as f32, adapter.rank_of(site));
+    for (own, row) in weights.a.chunks_exact(weights.a.len() / own_rank).enumerate() {
         for (input, value) in row.iter().enumerate() {
             down[input * rank + own] = *value;
         }
     }
-    let outputs = weights.b.len() / adapter.rank;
-    for (output, row) in weights.b.chunks_exact(adapter.rank).enumerate() {
+    let outputs = weights.b.len() / own_rank;
+    for (output, row) in weights.b.chunks_exact(own_rank).enumerate() {
         for (own, value) in row.iter().enumerate() {
             up[own * outputs + output] = scale * value;
         }
@@ -102,6 +103,7 @@ mod tests {
         LoraAdapter {
             rank,
             alpha: 2.0 * rank as f64,
+            own: BTreeMap::new(),
             dropout: 0.0,
             base_model: String::new(),
             weights: weights.into_iter().collect(),

@@ -140,7 +140,7 @@ pub fn export(
     }
     clock.done("base model opened and compared with the run's hashes");
 
-    let (normal_form, encoder_difference) = source.normal_form(checkpoint.config())?;
+    let (normal_form, encoder_difference) = source.normal_form(&checkpoint)?;
     clock.done(&match encoder_difference {
         Some(difference) => format!("prompt encoder frozen, {difference:.1e} from the trainer's evaluation"),
         None => "deltas and prefix read".to_owned(),

@@ -16,6 +16,7 @@ pub mod model_card;
 pub mod normal_form;
 pub mod outputs;
 pub mod passes;
+mod private_scale;
 pub mod run_source;
 pub mod snapshot;
 pub mod trace;

@@ -1,7 +1,8 @@
 //! The form that every method lowers to, after which no pass asks which method it was:
 //!
 //! ```text
-//! task t, layer l, projection W:   y = x (W + dW_shared)^T + x A_t^T B_t^T          (rows of the sum brought to given norms, if any)
+//! task t, layer l, projection W:   y = x (W + dW_shared)^T + x A_t^T B_t^T          (rows of the sum brought to given norms, if any;
+//!                                                                                   y times c_t, before the bias, if a task has norms)
 //! task t, layer l, attention:      K = [Kp_t ; K_tokens],  V = [Vp_t ; V_tokens],  log_gate_t on the prefix columns
 //! ```
 
@@ -61,6 +62,9 @@ pub struct NormalForm {
     pub magnitudes: BTreeMap<Site, Arc<Tensor>>,
     /// Deltas stacked by task.
     pub private: BTreeMap<Site, LowRank>,
+    /// What the sum of a projection and its deltas is multiplied by before its bias, `[tasks, out]`, where a task has norms of its own
+    /// (DoRA): 1 for the others.
+    pub private_scale: BTreeMap<Site, Arc<Tensor>>,
     /// Prefix rows, if any.
     pub prefix: Option<Prefix>,
 }
@@ -85,6 +89,13 @@ impl NormalForm {
             };
             Prefix { set_of_task: vec![0], layers: prefix.layers.iter().map(rows).collect() }
         });
-        Self { tasks: 1, private: self.private.iter().map(own).collect(), prefix, ..self.clone() }
+        let scale = |(site, scale): (&Site, &Arc<Tensor>)| (*site, Arc::new(scale.part(task)));
+        Self {
+            tasks: 1,
+            private: self.private.iter().map(own).collect(),
+            private_scale: self.private_scale.iter().map(scale).collect(),
+            prefix,
+            ..self.clone()
+        }
     }
 }

@@ -98,6 +98,9 @@ pub(crate) fn adapter_parameters(normal_form: &NormalForm, task: usize) -> Vec<(
         let site = projection_path(*layer, *projection);
         [(format!("{site}.lora_a"), matrix(&delta.down)), (format!("{site}.lora_b"), matrix(&delta.up))]
     });
+    let scales = own.private_scale.iter().map(|((layer, projection), scale)| {
+        (format!("{}.task_scale", projection_path(*layer, *projection)), scale.as_ref().clone())
+    });
     let open = normal_form.prefix.iter().flat_map(|prefix| prefix.layers.iter().map(PrefixLayer::is_open));
     let rows = own.prefix.iter().flat_map(|prefix| prefix.layers.iter().enumerate());
     let rows = rows.zip(open).filter(|(_, open)| *open).flat_map(|((layer, rows), _)| {
@@ -108,7 +111,7 @@ pub(crate) fn adapter_parameters(normal_form: &NormalForm, task: usize) -> Vec<(
             (format!("{site}.prefix_log_gate"), rows.log_gate.as_ref().clone()),
         ]
     });
-    deltas.chain(rows).collect()
+    deltas.chain(scales).chain(rows).collect()
 }
 
 /// Writes `model.onnx` and the extra graphs into the artifact `directory`. Graphs in the directory itself share one data file; a task's

@@ -4,13 +4,15 @@ use crate::deltas;
 use crate::export::{ExportError, accept_encoder};
 use crate::freeze::{FreezeError, freeze_encoder, largest_difference, stack_trained};
 use crate::normal_form::{NormalForm, Prefix};
-use pemlc_artifact::ModelConfig;
+use crate::private_scale::private_scales;
 use pemlc_artifact::hash::first_difference;
 use pemlc_artifact::manifest::ManifestError;
 use pemlc_artifact::peft::{LoraAdapter, PeftError};
 use pemlc_artifact::prompt::{self, Architecture, Insertion};
 use pemlc_artifact::run::{LoraRecord, PrefixRecord, RoutingRecord, RunManifest, RunPaths};
 use pemlc_artifact::tensors::{self, TensorError};
+use pemlc_artifact::{Checkpoint, ModelConfig};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Why a run directory cannot be exported.
@@ -89,7 +91,8 @@ impl RunSource {
     }
 
     /// What training found, and how far the compiler's evaluation of the frozen encoder is from the trainer's.
-    pub(crate) fn normal_form(&self, config: &ModelConfig) -> Result<(NormalForm, Option<f64>), ExportError> {
+    pub(crate) fn normal_form(&self, checkpoint: &Checkpoint) -> Result<(NormalForm, Option<f64>), ExportError> {
+        let config = checkpoint.config();
         let mut normal_form = NormalForm { tasks: self.manifest.tasks.len(), ..NormalForm::default() };
         if let Some(lora) = &self.manifest.lora {
             if lora.shared {
@@ -103,6 +106,7 @@ impl RunSource {
                     .map(|task| self.private_adapter(&self.paths.task_lora(&task.name), lora, config))
                     .collect::<Result<_, _>>()?;
                 normal_form.private = deltas::private(&private, config);
+                normal_form.private_scale = private_scales(&private, checkpoint)?;
             }
         }
         let mut difference = None;
@@ -145,10 +149,21 @@ impl RunSource {
         record: &LoraRecord,
         config: &ModelConfig,
     ) -> Result<LoraAdapter, SourceError> {
-        let adapter = self.adapter(directory, record, config)?;
-        if adapter.weights.values().any(|weights| weights.magnitude.is_some()) {
-            let reason = "magnitudes (DoRA) of one task: they scale the weight, which all tasks share; train them with \
-                          lora.sharing = \"shared\"";
+        if record.mixed && !directory.exists() {
+            return Ok(LoraAdapter {
+                rank: record.rank,
+                alpha: record.alpha,
+                own: BTreeMap::new(),
+                dropout: 0.0,
+                base_model: String::new(),
+                weights: BTreeMap::new(),
+            });
+        }
+        let adapter =
+            if record.mixed { LoraAdapter::read(directory, config)? } else { self.adapter(directory, record, config)? };
+        if record.shared && adapter.weights.values().any(|weights| weights.magnitude.is_some()) {
+            let reason = "magnitudes (DoRA) of one task beside a delta that all tasks share: whose norms they are is not said; train \
+                          them with lora.sharing = \"shared\"";
             return Err(SourceError::File { path: directory.to_owned(), reason: reason.to_owned() });
         }
         Ok(adapter)

@@ -141,6 +141,13 @@ fn private_deltas_alone() {
 }
 
 #[test]
+fn private_deltas_of_mixed_ranks_and_targets_with_magnitudes_of_some() {
+    let prefix = Some(PrefixKind::Table);
+    agrees(Spec { tasks: 4, private: true, mixed: true, prefix, ..Spec::default() });
+    agrees(Spec { family: Family::Qwen2, tasks: 1, private: true, mixed: true, ..Spec::default() });
+}
+
+#[test]
 fn shared_and_private_deltas_and_a_frozen_encoder() {
     agrees(Spec { shared: true, private: true, prefix: Some(PrefixKind::Encoder), ..Spec::default() });
 }

@@ -35,7 +35,14 @@ fn adapter(config: &ModelConfig, numbers: &mut Numbers) -> LoraAdapter {
         (site, LoraWeights { a: matrix(RANK * inputs), b: matrix(outputs * RANK), magnitude: None })
     };
     let weights = sites.map(&mut weights).collect();
-    LoraAdapter { rank: RANK, alpha: 16.0, dropout: 0.0, base_model: "base".to_owned(), weights }
+    LoraAdapter {
+        rank: RANK,
+        alpha: 16.0,
+        own: Default::default(),
+        dropout: 0.0,
+        base_model: "base".to_owned(),
+        weights,
+    }
 }
 
 /// A run of every part: a shared delta, private deltas, prefix rows.
@@ -86,6 +93,7 @@ fn write_run(base: &Path, root: &Path) {
             targets: Projection::ALL.to_vec(),
             shared: true,
             per_task: true,
+            mixed: false,
         }),
         prefix: Some(PrefixRecord { length: ROWS, per_task: true, gated: true }),
         routing: None,

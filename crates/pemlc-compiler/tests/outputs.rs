@@ -12,6 +12,11 @@ use support::{reference, runtime};
 
 const PROMPTS: [&[i64]; 3] = [&[1, 5, 9, 30, 17, 4], &[1, 7], &[1, 3, 3, 28]];
 
+/// Tasks that differ in ranks, targets and whether they have norms, and a prefix.
+fn mixed() -> Spec {
+    Spec { private: true, mixed: true, prefix: Some(PrefixKind::Table), ..Spec::default() }
+}
+
 fn everything() -> Spec {
     Spec { shared: true, private: true, prefix: Some(PrefixKind::Encoder), ..Spec::default() }
 }
@@ -115,7 +120,16 @@ fn assert_reference(logits: &ArrayD<f32>, fixture: &Fixture, task: usize, tokens
 
 #[test]
 fn a_graph_of_one_task_needs_no_task_id() {
-    let fixture = Fixture::new(everything());
+    one_graph_a_task(everything());
+}
+
+#[test]
+fn a_graph_of_one_task_has_its_own_norms() {
+    one_graph_a_task(mixed());
+}
+
+fn one_graph_a_task(spec: Spec) {
+    let fixture = Fixture::new(spec);
     let out = fixture.export_with(Extras { per_task: true, task_folders: true, ..Extras::default() });
     for task in 0..3 {
         let name = task_name(task);
@@ -161,7 +175,16 @@ fn read_adapter(path: &Path) -> Vec<(String, ArrayD<f32>)> {
 
 #[test]
 fn adapters_fill_the_inputs_of_one_graph() {
-    let fixture = Fixture::new(everything());
+    adapters_fill_inputs(everything());
+}
+
+#[test]
+fn adapters_have_norms_of_their_own() {
+    adapters_fill_inputs(mixed());
+}
+
+fn adapters_fill_inputs(spec: Spec) {
+    let fixture = Fixture::new(spec);
     let out = fixture.export_with(Extras { ort_adapters: true, ..Extras::default() });
     // tract takes the defaults of inputs for constants.
     for kind in runtime::kinds().into_iter().filter(|kind| *kind != RuntimeKind::Tract) {

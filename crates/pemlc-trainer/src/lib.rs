@@ -10,6 +10,7 @@ mod error;
 mod event;
 #[cfg(test)]
 mod golden;
+pub mod import;
 pub mod method;
 mod optimizer;
 pub mod parameters;

@@ -30,6 +30,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Train(TrainArguments),
+    Import(ImportArguments),
     Export(ExportArguments),
     Check(CheckArguments),
     Evaluate(EvaluateArguments),
@@ -82,6 +83,38 @@ pub(crate) struct Overrides {
     pub(crate) set: Vec<String>,
 }
 
+/// Make a run directory out of adapters that were trained elsewhere: Hugging Face PEFT folders.
+///
+/// Reads LoRA (also rsLoRA, DoRA, rank and alpha patterns), prefix tuning, prompt tuning, P-tuning and multitask prompt tuning, from
+/// adapter_config.json and adapter_model.safetensors. Tasks may differ in everything: kind, rank, targets, length. Soft prompts are folded
+/// into prefix rows. Whatever PEFT would use and this cannot, and every tensor that belongs to nothing, is an error that lists it. The run
+/// holds probes, this program's own answers in f64, to which `pemlc export` holds the graph.
+#[derive(Debug, Args)]
+pub(crate) struct ImportArguments {
+    /// Run directory to write
+    pub(crate) out: PathBuf,
+    /// The base model that the adapters belong to: a Hugging Face folder or a .gguf file
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) base: PathBuf,
+    /// A task and a PEFT folder; in the order of task_id
+    ///
+    /// A task may be given twice: a LoRA folder, and one of a prefix or a soft prompt. DIR#INDEX is task INDEX, from 0, of a multitask prompt.
+    #[arg(long, required = true, value_name = "NAME=DIR")]
+    pub(crate) task: Vec<String>,
+    /// Prompt template of a task, for `pemlc run`: `--template 'sentiment=Review: {text}'` [default: the request as it is]
+    #[arg(long, value_name = "NAME=TEXT")]
+    pub(crate) template: Vec<String>,
+    /// Possible answers of a task, as a JSON list: `--verbalizers 'sentiment=[" negative", " positive"]'`
+    #[arg(long, value_name = "NAME=LIST")]
+    pub(crate) verbalizers: Vec<String>,
+    /// Texts to probe with, one a line, of which the first 24 tokens count [default: a few sentences that are built in]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) probe_text: Option<PathBuf>,
+    /// Replace OUT when it exists and is not empty
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
 /// Compile a run directory to an artifact directory.
 ///
 /// Folds the shared adapters into the weights (in f32), stacks private ones behind the `task_id` input, freezes the prompt into static
@@ -89,7 +122,7 @@ pub(crate) struct Overrides {
 /// check` on it; a check that fails exits with 1 and leaves `validated: false` in pemlc.json.
 #[derive(Debug, Args)]
 pub(crate) struct ExportArguments {
-    /// Run directory that `pemlc train` wrote
+    /// Run directory that `pemlc train` or `pemlc import` wrote
     pub(crate) run: PathBuf,
     /// Artifact directory to write
     pub(crate) out: PathBuf,

@@ -28,6 +28,7 @@ enum Outcome {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Train(arguments) => commands::train::run(&arguments),
+        Command::Import(arguments) => commands::import::run(&arguments),
         Command::Export(arguments) => commands::export::run(&arguments),
         Command::Check(arguments) => commands::check::run(&arguments),
         Command::Evaluate(arguments) => commands::evaluate::run(&arguments),

@@ -14,6 +14,7 @@ macro_rules! help {
 help! {
     pemlc: ;
     train: "train";
+    import: "import";
     export: "export";
     check: "check";
     evaluate: "evaluate";

@@ -1,9 +1,9 @@
-//! LoRA folders.
+//! LoRA folders, written.
 
-use super::{CONFIG, Config, PeftError, WEIGHTS};
+use super::{Config, PeftError, WEIGHTS, names};
 use crate::config::{ModelConfig, Projection};
-use crate::tensors::{self, NamedTensor, Taking, TensorMap};
-use serde_json::{Value, json};
+use crate::tensors::{self, NamedTensor, TensorMap};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -18,13 +18,25 @@ pub struct LoraWeights {
     pub magnitude: Option<Vec<f32>>,
 }
 
+/// Rank and alpha of one projection.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ModuleScale {
+    /// Rank.
+    pub rank: usize,
+    /// Alpha; the scale is alpha / rank.
+    pub alpha: f64,
+}
+
 /// One LoRA adapter.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoraAdapter {
-    /// Rank.
+    /// Rank, where `own` says no other.
     pub rank: usize,
-    /// Alpha; the scale is alpha / rank. An rsLoRA folder (alpha / sqrt(rank)) is read with its alpha times sqrt(rank).
+    /// Alpha, where `own` says no other; the scale is alpha / rank. An rsLoRA folder (alpha / sqrt(rank)) is read with its alpha times
+    /// sqrt(rank).
     pub alpha: f64,
+    /// Ranks and alphas of projections that have others (`rank_pattern` and `alpha_pattern`).
+    pub own: BTreeMap<(usize, Projection), ModuleScale>,
     /// Dropout on the input during training.
     pub dropout: f64,
     /// Name or path of the base model.
@@ -33,28 +45,39 @@ pub struct LoraAdapter {
     pub weights: BTreeMap<(usize, Projection), LoraWeights>,
 }
 
-/// Options of PEFT's LoRA that change the arithmetic beyond `(alpha / rank) B A` on the seven projections.
-const REFUSED: [&str; 14] = [
-    "use_qalora",
-    "use_bdlora",
-    "fan_in_fan_out",
-    "lora_bias",
-    "modules_to_save",
-    "rank_pattern",
-    "alpha_pattern",
-    "layer_replication",
-    "trainable_token_indices",
-    "target_parameters",
-    "alora_invocation_tokens",
-    "arrow_config",
-    "kasa_config",
-    "monteclora_config",
-];
-
 impl LoraAdapter {
     /// The adapted projections.
     pub fn targets(&self) -> Vec<Projection> {
         Projection::ALL.into_iter().filter(|wanted| self.weights.keys().any(|(_, found)| found == wanted)).collect()
+    }
+
+    /// Rank and alpha at `site`.
+    pub fn scale_of(&self, site: (usize, Projection)) -> ModuleScale {
+        self.own.get(&site).copied().unwrap_or(ModuleScale { rank: self.rank, alpha: self.alpha })
+    }
+
+    /// Rank at `site`.
+    pub fn rank_of(&self, site: (usize, Projection)) -> usize {
+        self.scale_of(site).rank
+    }
+
+    /// What `B A` is multiplied by at `site`.
+    pub fn factor_of(&self, site: (usize, Projection)) -> f64 {
+        let ModuleScale { rank, alpha } = self.scale_of(site);
+        alpha / rank as f64
+    }
+
+    /// Smallest and largest rank; zeros for an adapter of nothing.
+    pub fn ranks(&self) -> (usize, usize) {
+        let ranks = || self.weights.keys().map(|site| self.rank_of(*site));
+        (ranks().min().unwrap_or(0), ranks().max().unwrap_or(0))
+    }
+
+    /// Numbers that were trained.
+    pub fn parameters(&self) -> u64 {
+        let count =
+            |weights: &LoraWeights| weights.a.len() + weights.b.len() + weights.magnitude.as_ref().map_or(0, Vec::len);
+        self.weights.values().map(|weights| count(weights) as u64).sum()
     }
 
     /// Writes `adapter_config.json` and `adapter_model.safetensors` into `directory`, which is made if needed.
@@ -62,15 +85,19 @@ impl LoraAdapter {
         let mut map = TensorMap::new();
         for ((layer, projection), weights) in &self.weights {
             let (inputs, outputs) = projection.features(model);
-            let [a, b] = names(*layer, *projection);
-            map.insert(a, NamedTensor::f32([self.rank, inputs], weights.a.clone()));
-            map.insert(b, NamedTensor::f32([outputs, self.rank], weights.b.clone()));
+            let rank = self.rank_of((*layer, *projection));
+            let [a, b] = names::factors(*layer, *projection);
+            map.insert(a, NamedTensor::f32([rank, inputs], weights.a.clone()));
+            map.insert(b, NamedTensor::f32([outputs, rank], weights.b.clone()));
             if let Some(magnitude) = &weights.magnitude {
-                map.insert(magnitude_name(*layer, *projection), NamedTensor::f32([outputs], magnitude.clone()));
+                map.insert(names::magnitude(*layer, *projection), NamedTensor::f32([outputs], magnitude.clone()));
             }
         }
         tensors::write_with_metadata(&directory.join(WEIGHTS), &map, &[("format", "pt")])?;
-        let targets: Vec<&str> = self.targets().into_iter().map(Projection::name).collect();
+        let pattern = |number: fn(&ModuleScale) -> Value| -> Map<String, Value> {
+            let entries = self.own.iter().filter(|(site, _)| self.weights.contains_key(site));
+            entries.map(|((layer, projection), own)| (projection.module(*layer), number(own))).collect()
+        };
         Config::write(
             directory,
             json!({
@@ -81,83 +108,32 @@ impl LoraAdapter {
                 "r": self.rank,
                 "lora_alpha": self.alpha,
                 "lora_dropout": self.dropout,
-                "target_modules": targets,
+                "target_modules": self.target_names(model),
                 "bias": "none",
                 "fan_in_fan_out": false,
                 "init_lora_weights": true,
                 "use_rslora": false,
                 "use_dora": self.weights.values().any(|weights| weights.magnitude.is_some()),
                 "modules_to_save": null,
-                "rank_pattern": {},
-                "alpha_pattern": {},
+                "rank_pattern": pattern(|own| json!(own.rank)),
+                "alpha_pattern": pattern(|own| json!(own.alpha)),
             }),
         )
     }
 
-    /// Reads `directory`, an adapter of `model`. Every tensor must belong to one of the seven projections of a layer, and every
-    /// target module must have some.
-    pub fn read(directory: &Path, model: &ModelConfig) -> Result<Self, PeftError> {
-        let config = Config::read(directory, "LORA")?;
-        config.refuse(&REFUSED)?;
-        if let Some(bias) = config.text("bias")
-            && bias != "none"
-        {
-            return Err(PeftError::unsupported(&config.path, format!("`bias` is {bias:?}; `none` can be read")));
+    /// Names of projections when every layer has the same ones, else full paths.
+    fn target_names(&self, model: &ModelConfig) -> Vec<String> {
+        let targets = self.targets();
+        if self.weights.len() == targets.len() * model.num_hidden_layers {
+            return targets.into_iter().map(|target| target.name().to_owned()).collect();
         }
-        let rank = config.integer("r")?;
-        let scale = if config.is_set("use_rslora") { (rank as f64).sqrt() } else { 1.0 };
-        let has_magnitudes = config.is_set("use_dora");
-        let path = directory.join(WEIGHTS);
-        let mut file = Taking::open(&path)?;
-        let mut weights = BTreeMap::new();
-        for layer in 0..model.num_hidden_layers {
-            for projection in Projection::ALL {
-                let [a, b] = names(layer, projection);
-                if file.tensors.contains_key(&a) || file.tensors.contains_key(&b) {
-                    let (inputs, outputs) = projection.features(model);
-                    let (a, b) = (file.f32(&a, &[rank, inputs])?, file.f32(&b, &[outputs, rank])?);
-                    let name = magnitude_name(layer, projection);
-                    let magnitude = has_magnitudes.then(|| file.f32(&name, &[outputs])).transpose()?;
-                    weights.insert((layer, projection), LoraWeights { a, b, magnitude });
-                }
-            }
-        }
-        file.finish()?;
-        let adapter = Self {
-            rank,
-            alpha: config.number("lora_alpha")? * scale,
-            dropout: config.fields.get("lora_dropout").and_then(Value::as_f64).unwrap_or(0.0),
-            base_model: config.text("base_model_name_or_path").unwrap_or_default().to_owned(),
-            weights,
-        };
-        let found = adapter.targets();
-        if found.is_empty() {
-            return Err(PeftError::unsupported(&path, "holds no tensor: the adapter would do nothing"));
-        }
-        // A pattern in place of a list is not checked against the tensors.
-        for target in config.fields.get("target_modules").and_then(Value::as_array).into_iter().flatten() {
-            if !found.iter().any(|projection| target == projection.name()) {
-                let reason = format!("`target_modules` has {target}, but {WEIGHTS} has no tensor for it");
-                return Err(PeftError::unsupported(&directory.join(CONFIG), reason));
-            }
-        }
-        Ok(adapter)
+        self.weights.keys().map(|(layer, projection)| projection.module(*layer)).collect()
     }
-}
-
-/// Names of A and B as PEFT saves them.
-fn names(layer: usize, projection: Projection) -> [String; 2] {
-    let module = projection.module(layer);
-    ["A", "B"].map(|factor| format!("base_model.model.{module}.lora_{factor}.weight"))
-}
-
-/// Name of DoRA's magnitudes as PEFT saves them.
-fn magnitude_name(layer: usize, projection: Projection) -> String {
-    format!("base_model.model.{}.lora_magnitude_vector", projection.module(layer))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::CONFIG;
     use super::super::tests::model;
     use super::*;
 
@@ -174,7 +150,7 @@ mod tests {
                 );
             }
         }
-        LoraAdapter { rank: 2, alpha: 4.0, dropout: 0.0, base_model: "tiny".to_owned(), weights }
+        LoraAdapter { rank: 2, alpha: 4.0, own: BTreeMap::new(), dropout: 0.0, base_model: "tiny".to_owned(), weights }
     }
 
     #[test]
@@ -225,10 +201,6 @@ base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight
         assert_eq!(LoraAdapter::read(folder.path(), &model()).unwrap(), adapter);
         let names: Vec<String> = tensors::read(&folder.path().join(WEIGHTS)).unwrap().into_keys().collect();
         assert!(names.contains(&"base_model.model.model.layers.0.mlp.down_proj.lora_magnitude_vector".to_owned()));
-        // Without the option they would be left out in silence.
-        change(folder.path(), |config| config["use_dora"] = json!(false));
-        let error = LoraAdapter::read(folder.path(), &model()).unwrap_err().to_string();
-        assert!(error.contains("lora_magnitude_vector"), "{error}");
     }
 
     #[test]
@@ -238,40 +210,6 @@ base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight
         change(folder.path(), |config| config["use_rslora"] = json!(true));
         let read = LoraAdapter::read(folder.path(), &model()).unwrap();
         assert!((read.alpha / 2.0 - 4.0 / 2f64.sqrt()).abs() < 1e-12);
-    }
-
-    #[test]
-    fn adapters_that_would_be_misread_are_refused() {
-        let error = |edit: &dyn Fn(&mut Value)| {
-            let folder = tempfile::tempdir().unwrap();
-            adapter().write(folder.path(), &model()).unwrap();
-            change(folder.path(), edit);
-            let error = LoraAdapter::read(folder.path(), &model()).unwrap_err().to_string();
-            error.replace(&folder.path().display().to_string(), "FOLDER")
-        };
-        insta::assert_snapshot!(
-            [
-                error(&|config| config["lora_bias"] = json!(true)),
-                error(&|config| config["use_dora"] = json!(true)),
-                error(&|config| config["alpha_pattern"] = json!({"q_proj": 3})),
-                error(&|config| config["bias"] = json!("all")),
-                error(&|config| config["r"] = json!(3)),
-                error(&|config| config["peft_type"] = json!("LOHA")),
-                error(&|config| config["target_modules"] = json!(["q_proj", "k_proj"])),
-            ]
-            .join("\n"), @r#"
-FOLDER/adapter_config.json: `lora_bias` is set; adapters with it cannot be read
-FOLDER/adapter_model.safetensors: tensor `base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector` is missing
-FOLDER/adapter_config.json: `alpha_pattern` is set; adapters with it cannot be read
-FOLDER/adapter_config.json: `bias` is "all"; `none` can be read
-FOLDER/adapter_model.safetensors: tensor `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight` is f32 [2, 8], expected f32 [3, 8]
-FOLDER/adapter_config.json: `peft_type` is LOHA, expected LORA
-FOLDER/adapter_config.json: `target_modules` has "k_proj", but adapter_model.safetensors has no tensor for it
-"#);
-        let folder = tempfile::tempdir().unwrap();
-        adapter().write(folder.path(), &model()).unwrap();
-        let one_layer = ModelConfig { num_hidden_layers: 1, ..model() };
-        assert!(LoraAdapter::read(folder.path(), &one_layer).unwrap_err().to_string().contains("layers.1"));
     }
 
     fn change(folder: &Path, edit: impl Fn(&mut Value)) {

@@ -1,10 +1,18 @@
-//! Hugging Face PEFT adapter folders: LoRA and prefix tuning, written and read.
+//! Hugging Face PEFT adapter folders: LoRA and prefix tuning, written and read; soft prompts, read.
 
+mod adapter;
 mod lora;
+mod lora_read;
+mod names;
 mod prefix;
+mod prefix_stored;
+mod soft_prompt;
+mod targets;
 
-pub use lora::{LoraAdapter, LoraWeights};
+pub use adapter::Adapter;
+pub use lora::{LoraAdapter, LoraWeights, ModuleScale};
 pub use prefix::{read_prefix, write_prefix};
+pub use soft_prompt::{SoftPromptKind, read_soft_prompt};
 
 use crate::manifest::ManifestError;
 use crate::tensors::TensorError;
@@ -33,6 +41,30 @@ impl PeftError {
     }
 }
 
+/// Where the weights of `directory` are. A pickle is refused: reading one runs whatever code it holds.
+fn weights_path(directory: &Path) -> Result<PathBuf, PeftError> {
+    let path = directory.join(WEIGHTS);
+    let pickle = directory.join("adapter_model.bin");
+    if !path.exists() && pickle.exists() {
+        let reason = format!(
+            "a pickle is not read, because reading one runs the code in it: load the adapter with PEFT, and save it \
+             as {WEIGHTS} with `save_pretrained(DIR, safe_serialization=True)`"
+        );
+        return Err(PeftError::unsupported(&pickle, reason));
+    }
+    Ok(path)
+}
+
+/// Lines for at most a dozen of `lines`, and how many more there are.
+fn listed(lines: &[String]) -> String {
+    const SHOWN: usize = 12;
+    let mut text: String = lines.iter().take(SHOWN).map(|line| format!("\n  {line}")).collect();
+    if lines.len() > SHOWN {
+        text.push_str(&format!("\n  and {} more", lines.len() - SHOWN));
+    }
+    text
+}
+
 /// `adapter_config.json` while its fields are asked for.
 struct Config {
     path: PathBuf,
@@ -42,11 +74,7 @@ struct Config {
 impl Config {
     /// Reads the configuration of `directory`, which must be of `peft_type`.
     fn read(directory: &Path, peft_type: &str) -> Result<Self, PeftError> {
-        let path = directory.join(CONFIG);
-        let text = std::fs::read_to_string(&path).map_err(|source| ManifestError::Io { path: path.clone(), source })?;
-        let fields: Map<String, Value> = serde_json::from_str(&text)
-            .map_err(|error| ManifestError::Malformed { path: path.clone(), reason: error.to_string() })?;
-        let config = Self { path, fields };
+        let config = Self::open(directory)?;
         match config.fields.get("peft_type").and_then(Value::as_str) {
             Some(found) if found == peft_type => Ok(config),
             found => {
@@ -56,8 +84,27 @@ impl Config {
         }
     }
 
+    fn open(directory: &Path) -> Result<Self, PeftError> {
+        let path = directory.join(CONFIG);
+        let text = std::fs::read_to_string(&path).map_err(|source| ManifestError::Io { path: path.clone(), source })?;
+        let fields: Map<String, Value> = serde_json::from_str(&text)
+            .map_err(|error| ManifestError::Malformed { path: path.clone(), reason: error.to_string() })?;
+        Ok(Self { path, fields })
+    }
+
     fn write(directory: &Path, fields: Value) -> Result<(), PeftError> {
         Ok(crate::manifest::write(&directory.join(CONFIG), &fields)?)
+    }
+
+    fn unsupported(&self, reason: &str) -> PeftError {
+        PeftError::unsupported(&self.path, reason)
+    }
+
+    /// `peft_type`, without a look at anything else.
+    fn peft_type(directory: &Path) -> Result<String, PeftError> {
+        let config = Self::open(directory)?;
+        let name = config.text("peft_type").map(str::to_owned);
+        name.ok_or_else(|| config.unsupported("`peft_type` is missing: this is no adapter that PEFT saved"))
     }
 
     fn integer(&self, name: &str) -> Result<usize, PeftError> {
@@ -78,6 +125,33 @@ impl Config {
             Some(Value::Array(values)) => !values.is_empty(),
             Some(Value::Object(fields)) => !fields.is_empty(),
             Some(_) => true,
+        }
+    }
+
+    /// Refuses modules that were trained whole, by name.
+    fn refuse_modules_to_save(&self) -> Result<(), PeftError> {
+        if !self.is_set("modules_to_save") {
+            return Ok(());
+        }
+        let names = match self.fields.get("modules_to_save") {
+            Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "),
+            other => other.map(Value::to_string).unwrap_or_default(),
+        };
+        let reason = format!(
+            "`modules_to_save` names {names}: modules that were trained whole are no adapter, and cannot be read. Train without them, or \
+             merge them into a base model of their own"
+        );
+        Err(self.unsupported(&reason))
+    }
+
+    /// Refuses prompts of encoder-decoder models.
+    fn check_one_submodule(&self) -> Result<(), PeftError> {
+        match self.fields.get("num_transformer_submodules").and_then(Value::as_u64) {
+            None | Some(1) => Ok(()),
+            Some(count) => {
+                let reason = format!("`num_transformer_submodules` is {count}: it is for an encoder-decoder model");
+                Err(self.unsupported(&reason))
+            }
         }
     }
 

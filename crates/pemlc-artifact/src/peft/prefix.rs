@@ -3,10 +3,11 @@
 //! PEFT puts real tokens at positions `length..` and leaves the prefix keys unrotated; here tokens start at 0. The two agree when PEFT's
 //! keys are ours rotated by `length` positions, because attention sees only differences of positions.
 
-use super::{Config, PeftError, WEIGHTS};
+use super::prefix_stored::read_rows;
+use super::{Config, PeftError, WEIGHTS, weights_path};
 use crate::config::ModelConfig;
 use crate::prompt::PrefixLayer;
-use crate::tensors::{self, NamedTensor, Taking, TensorMap};
+use crate::tensors::{self, NamedTensor, TensorMap};
 use serde_json::json;
 use std::path::Path;
 
@@ -70,14 +71,22 @@ pub fn write_prefix(
 /// Reads one task's rows (by layer) from `directory`. Log-gates are zero.
 pub fn read_prefix(directory: &Path, model: &ModelConfig) -> Result<Vec<PrefixLayer>, PeftError> {
     let config = Config::read(directory, "PREFIX_TUNING")?;
-    config.refuse(&["modules_to_save"])?;
+    config.refuse_modules_to_save()?;
+    config.check_one_submodule()?;
     let length = config.integer("num_virtual_tokens")?;
     let (width, head) = (model.kv_width(), model.head_dim);
+    let own = [("num_layers", model.num_hidden_layers), ("num_attention_heads", model.num_key_value_heads)];
+    for (key, expected) in own {
+        if config.is_set(key) && config.integer(key)? != expected {
+            let found = config.integer(key)?;
+            let reason = format!(
+                "`{key}` is {found}, but the base model has {expected} (key-value) of them: it is for another model"
+            );
+            return Err(config.unsupported(&reason));
+        }
+    }
     let features = model.num_hidden_layers * 2 * width;
-    let path = directory.join(WEIGHTS);
-    let mut file = Taking::open(&path)?;
-    let embeddings = file.f32(TENSOR, &[length, features])?;
-    file.finish()?;
+    let embeddings = read_rows(&weights_path(directory)?, &config, length, features)?;
     let mut layers = Vec::with_capacity(model.num_hidden_layers);
     for index in 0..model.num_hidden_layers {
         let [mut key, value] = [0, 1].map(|half| {

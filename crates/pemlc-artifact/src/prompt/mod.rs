@@ -15,8 +15,11 @@
 //! A layer without rows has the log-gate [`SHUT`].
 
 mod architecture;
+mod soft;
 
 pub use architecture::{ARCHITECTURE_SCHEMA_VERSION, Architecture, Edge, Generators, Insertion, Operation};
+
+pub use soft::SoftPrompts;
 
 use crate::tensors::{self, NamedTensor, Taking, TensorError, TensorMap};
 use std::path::Path;

@@ -16,10 +16,10 @@ pub(crate) fn path(layer: usize, projection: Projection) -> String {
     format!("layers.{layer}.{block}.{}", projection.name())
 }
 
-/// `x (W + dW_shared)^T + x A_t^T B_t^T + b` for `x` `[batch, sequence, in]`.
+/// `c_t (x (W + dW_shared)^T + x A_t^T B_t^T) + b` for `x` `[batch, sequence, in]`.
 ///
-/// Deltas come before the bias, so that each can become part of the weight. The shared delta is lowered as it stands; the pass `fold_shared_delta` moves it into the weight. With magnitudes it is part of the
-/// weight from the start: they belong to the sum of both.
+/// Deltas come before the bias, so that each can become part of the weight. The shared delta is lowered as it stands; the pass
+/// `fold_shared_delta` moves it into the weight. With magnitudes it is part of the weight from the start: they belong to the sum of both.
 pub(crate) fn project(
     builder: &mut Builder,
     config: &ModelConfig,
@@ -35,9 +35,11 @@ pub(crate) fn project(
     let merged = normal_form.shared.get(&(layer, projection)).filter(|_| magnitude.is_some());
     let shared = normal_form.shared.get(&(layer, projection)).filter(|_| magnitude.is_none());
     let private = normal_form.private.get(&(layer, projection));
+    let scale = normal_form.private_scale.get(&(layer, projection));
     let bias = config.has_qkv_bias() && matches!(projection, Projection::QProj | Projection::KProj | Projection::VProj);
     // The last term's sum carries the projection's plain name.
     let mut remaining = usize::from(shared.is_some()) + usize::from(bias) + usize::from(private.is_some());
+    remaining += usize::from(scale.is_some());
     let mut title = |part: &str| {
         let title = if remaining == 0 { name.clone() } else { format!("{name}.{part}") };
         remaining = remaining.saturating_sub(1);
@@ -65,6 +67,11 @@ pub(crate) fn project(
     if let Some(delta) = private {
         let change = switch.private_delta(builder, &name, x, delta)?;
         y = builder.add(title("adapted"), y, change)?;
+    }
+    // A scale is for the weight and its deltas, and not for the bias.
+    if let Some(scale) = scale {
+        let scale = switch.private_scale(builder, &name, scale)?;
+        y = builder.mul(title("scaled"), y, scale)?;
     }
     if bias {
         let bias = Expression::Checkpoint { name: format!("{module}.bias"), shape: vec![outputs] };

@@ -72,7 +72,7 @@ impl TaskSwitch {
         }
     }
 
-    /// Rows of the prefix, stacked: a constant, or one that an adapter overrides.
+    /// Rows of the prefix or scales, stacked: a constant, or one that an adapter overrides.
     pub(crate) fn rows(&self, builder: &mut Builder, name: String, tensor: &Arc<Tensor>) -> Result<ValueId, IrError> {
         match self.task {
             TaskInput::Adapter => {
@@ -96,6 +96,18 @@ impl TaskSwitch {
         let table = set_of_task.iter().map(|set| i64::try_from(*set).unwrap_or(i64::MAX)).collect();
         let table = builder.constant(format!("{name}.of_task"), &Arc::new(Tensor::vector_i64(table)))?;
         builder.gather(name, 0, table, self.index)
+    }
+
+    /// Each row's own scale of the outputs, `[batch, 1, out]`, out of `[tasks, out]`.
+    pub(crate) fn private_scale(
+        &self,
+        builder: &mut Builder,
+        name: &str,
+        scale: &Arc<Tensor>,
+    ) -> Result<ValueId, IrError> {
+        let table = self.rows(builder, format!("{name}.task_scale"), scale)?;
+        let own = builder.gather(format!("{name}.task_scale.of_row"), 0, table, self.index)?;
+        builder.unsqueeze(format!("{name}.task_scale.row"), own, &[1])
     }
 
     /// `x` `[batch, sequence, in]` through each row's own low-rank product, `[batch, sequence, out]`. How it is computed is a pass's choice.

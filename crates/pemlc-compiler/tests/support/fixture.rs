@@ -2,7 +2,7 @@
 
 use super::encoder;
 use super::weights::Numbers;
-use pemlc_artifact::peft::{LoraAdapter, LoraWeights};
+use pemlc_artifact::peft::{LoraAdapter, LoraWeights, ModuleScale};
 use pemlc_artifact::prompt::{Architecture, Edge, Generators, Insertion, Operation};
 use pemlc_artifact::run::{
     BaseDtype, BaseModel, Costs, LoraRecord, PrefixRecord, RUN_SCHEMA_VERSION, RunManifest, RunPaths, TaskRecord,
@@ -34,6 +34,8 @@ pub struct Spec {
     /// Whether the shared delta has magnitudes.
     pub magnitudes: bool,
     pub private: bool,
+    /// Whether tasks differ in ranks, alphas and targets, every other one has magnitudes, and the last has no delta at all.
+    pub mixed: bool,
     pub prefix: Option<PrefixKind>,
     pub prefix_per_task: bool,
 }
@@ -47,6 +49,7 @@ impl Default for Spec {
             shared: false,
             magnitudes: false,
             private: false,
+            mixed: false,
             prefix: None,
             prefix_per_task: true,
         }
@@ -90,8 +93,16 @@ impl Fixture {
             adapter.write(&paths.shared_lora(), &config).unwrap();
         }
         let tasks = if spec.private { spec.tasks } else { 0 };
-        let private: Vec<LoraAdapter> = (0..tasks).map(|_| adapter(&config, &mut numbers)).collect();
-        for (task, adapter) in private.iter().enumerate() {
+        let private: Vec<LoraAdapter> = (0..tasks)
+            .map(|task| {
+                if spec.mixed {
+                    mixed_adapter(task, tasks, &config, &mut numbers)
+                } else {
+                    adapter(&config, &mut numbers)
+                }
+            })
+            .collect();
+        for (task, adapter) in private.iter().enumerate().filter(|(_, adapter)| !adapter.weights.is_empty()) {
             adapter.write(&paths.task_lora(&task_name(task)), &config).unwrap();
         }
         let sets = if spec.prefix_per_task { spec.tasks } else { 1 };
@@ -231,7 +242,31 @@ fn adapter(config: &ModelConfig, numbers: &mut Numbers) -> LoraAdapter {
             weights.insert((layer, projection), LoraWeights { a, b, magnitude: None });
         }
     }
-    LoraAdapter { rank: RANK, alpha: ALPHA, dropout: 0.0, base_model: "tiny".to_owned(), weights }
+    let base_model = "tiny".to_owned();
+    LoraAdapter { rank: RANK, alpha: ALPHA, own: BTreeMap::new(), dropout: 0.0, base_model, weights }
+}
+
+/// Task `task` of `tasks` has rank 1 + task but on one module, and no delta on one projection; the last task has none at all.
+fn mixed_adapter(task: usize, tasks: usize, config: &ModelConfig, numbers: &mut Numbers) -> LoraAdapter {
+    let mut weights = BTreeMap::new();
+    let rank = 1 + task;
+    let own = BTreeMap::from([((1, Projection::VProj), ModuleScale { rank: rank + 2, alpha: 1.5 })]);
+    let mut adapter =
+        LoraAdapter { rank, alpha: ALPHA, own, dropout: 0.0, base_model: "tiny".to_owned(), weights: BTreeMap::new() };
+    for layer in 0..config.num_hidden_layers {
+        for projection in Projection::ALL.into_iter().filter(|projection| *projection != Projection::ALL[task]) {
+            let (inputs, outputs) = projection.features(config);
+            let rank = adapter.rank_of((layer, projection));
+            let mut matrix = |count: usize| (0..count).map(|_| numbers.small(300)).collect::<Vec<f32>>();
+            let (a, b) = (matrix(rank * inputs), matrix(outputs * rank));
+            let magnitude = task.is_multiple_of(2).then(|| matrix(outputs).into_iter().map(|x| 1.0 + x).collect());
+            weights.insert((layer, projection), LoraWeights { a, b, magnitude });
+        }
+    }
+    if task + 1 < tasks || tasks == 1 {
+        adapter.weights = weights;
+    }
+    adapter
 }
 
 fn prefix_table(config: &ModelConfig, sets: usize, numbers: &mut Numbers) -> TensorMap {
@@ -352,6 +387,7 @@ fn write_manifest(spec: &Spec, config: &ModelConfig, model: &std::path::Path, pa
             targets: Projection::ALL.to_vec(),
             shared: spec.shared,
             per_task: spec.private,
+            mixed: spec.mixed,
         }),
         prefix: spec.prefix.map(|_| PrefixRecord { length: PREFIX_ROWS, per_task: spec.prefix_per_task, gated: true }),
         routing: None,

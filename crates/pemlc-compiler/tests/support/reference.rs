@@ -59,27 +59,35 @@ fn project(fixture: &Fixture, task: Option<usize>, site: (usize, Projection), x:
     let adapters = |task: usize| (fixture.shared.as_ref(), fixture.private.get(task));
     let (shared, private) = task.map_or((None, None), adapters);
     let add = |adapter: &LoraAdapter, row: &[f64], y: &mut [f64]| {
-        let weights = &adapter.weights[&site];
-        let scale = adapter.alpha / adapter.rank as f64;
+        let Some(weights) = adapter.weights.get(&site) else { return };
+        let (rank, scale) = (adapter.rank_of(site), adapter.factor_of(site));
         let inner: Vec<f64> = weights.a.chunks_exact(row.len()).map(|a| dot(a, row)).collect();
-        let outer = weights.b.chunks_exact(adapter.rank).map(|b| scale * dot(b, &inner));
+        let outer = weights.b.chunks_exact(rank).map(|b| scale * dot(b, &inner));
         y.iter_mut().zip(outer).for_each(|(y, change)| *y += change);
+    };
+    let give_norms = |adapter: &LoraAdapter, row: &[f64], y: &mut [f64]| {
+        if let Some(magnitude) = magnitude(adapter, site) {
+            let norms = row_norms(adapter, site, weight, row.len());
+            y.iter_mut().zip(magnitude).zip(norms).for_each(|((y, m), n)| *y *= f64::from(*m) / n);
+        }
     };
     x.iter()
         .map(|row| {
             let mut y: Vec<f64> = weight.chunks_exact(row.len()).map(|w| dot(w, row)).collect();
             if let Some(adapter) = shared {
                 add(adapter, row, &mut y);
-                if let Some(magnitude) = &adapter.weights[&site].magnitude {
-                    let norms = row_norms(adapter, site, weight, row.len());
-                    y.iter_mut().zip(magnitude).zip(norms).for_each(|((y, m), n)| *y *= f64::from(*m) / n);
-                }
+                give_norms(adapter, row, &mut y);
+            }
+            let scaled = private.filter(|adapter| magnitude(adapter, site).is_some());
+            if let Some(adapter) = scaled {
+                add(adapter, row, &mut y);
+                give_norms(adapter, row, &mut y);
             }
             if bias {
                 let bias = floats(&fixture.weights, &format!("{module}.bias"));
                 y.iter_mut().zip(bias).for_each(|(y, b)| *y += f64::from(*b));
             }
-            if let Some(adapter) = private {
+            if let (Some(adapter), None) = (private, scaled) {
                 add(adapter, row, &mut y);
             }
             y
@@ -87,11 +95,15 @@ fn project(fixture: &Fixture, task: Option<usize>, site: (usize, Projection), x:
         .collect()
 }
 
+fn magnitude(adapter: &LoraAdapter, site: (usize, Projection)) -> Option<&Vec<f32>> {
+    adapter.weights.get(&site)?.magnitude.as_ref()
+}
+
 /// Norms of the rows of `W + s B A`.
 fn row_norms(adapter: &LoraAdapter, site: (usize, Projection), weight: &[f32], inputs: usize) -> Vec<f64> {
     let LoraWeights { a, b, .. } = &adapter.weights[&site];
-    let scale = adapter.alpha / adapter.rank as f64;
-    let rows = weight.chunks_exact(inputs).zip(b.chunks_exact(adapter.rank));
+    let scale = adapter.factor_of(site);
+    let rows = weight.chunks_exact(inputs).zip(b.chunks_exact(adapter.rank_of(site)));
     rows.map(|(row, b)| {
         let entry = |(input, value): (usize, &f32)| {
             let product: f64 =

@@ -9,6 +9,7 @@ use crate::random::Stream;
 use pemlc_artifact::peft::{LoraAdapter, LoraWeights};
 use pemlc_artifact::run::LoraRecord;
 use pemlc_artifact::{ModelConfig, Projection};
+use std::collections::BTreeMap;
 
 pub(super) struct Lora {
     config: LoraConfig,
@@ -48,6 +49,7 @@ impl Lora {
             targets: self.config.targets.clone(),
             shared: self.config.sharing.has_shared(),
             per_task: self.config.sharing.has_private(),
+            mixed: false,
         }
     }
 
@@ -67,6 +69,7 @@ impl Lora {
         LoraAdapter {
             rank,
             alpha: self.config.alpha,
+            own: BTreeMap::new(),
             dropout: self.config.dropout,
             base_model: base_model.to_owned(),
             weights: weights.collect(),

@@ -12,7 +12,7 @@ use crate::method::{Destination, Methods, Moment, export_prompt};
 use crate::parameters::ParameterSet;
 use pemlc_artifact::atomic;
 use pemlc_artifact::hash::hash_directory;
-use pemlc_artifact::run::{BaseModel, Costs, RUN_SCHEMA_VERSION, RunManifest, StageRecord, TaskRecord};
+use pemlc_artifact::run::{Costs, RUN_SCHEMA_VERSION, RunManifest, StageRecord, TaskRecord};
 use pemlc_data::Prediction;
 use serde::Serialize;
 use std::path::Path;
@@ -90,12 +90,12 @@ pub(crate) fn finish(
     }
     write(&run.paths.predictions(), &predictions)?;
     probes::make(&run.backbone, &adaptation, &run.tasks).write(&run.paths.probes())?;
-    let base = base_model(run);
+    let base = run.base.record(&run.config.model, run.backbone.config());
     let names: Vec<String> = records.iter().map(|record| record.name.clone()).collect();
     let to = Destination { paths: &run.paths, model: run.backbone.config(), base_model: &base.name, tasks: &names };
     let record = methods.export(set, &to)?;
     let folded = export_prompt(&run.backbone, &adaptation, methods, &to)?;
-    write_tokenizer(run)?;
+    run.base.write_tokenizer(run.tokenizer.json(), &run.paths)?;
     metrics.sync()?;
     costs.evaluation_seconds += start.elapsed().as_secs_f64();
     let busy = costs.search_seconds + costs.training_seconds + costs.retraining_seconds;
@@ -128,29 +128,6 @@ pub(crate) fn finish(
     manifest.write(run.paths.root())?;
     observer.event(Event::Finished);
     Ok(Some(TrainOutcome::Finished(Box::new(manifest))))
-}
-
-fn base_model(run: &Prepared) -> BaseModel {
-    let path = Path::new(&run.config.model);
-    // A folder's name may have dots in it; a file's ending says nothing of the model.
-    let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
-    BaseModel {
-        path: run.config.model.clone(),
-        name: name.map_or_else(|| run.config.model.clone(), |name| name.to_string_lossy().into_owned()),
-        licence: run.base.licence.clone(),
-        config: run.backbone.config().clone(),
-        files: run.base.files.clone(),
-    }
-}
-
-fn write_tokenizer(run: &Prepared) -> Result<(), TrainError> {
-    let folder = run.paths.tokenizer();
-    write(&folder.join("tokenizer.json"), run.tokenizer.json())?;
-    write(&folder.join("config.json"), &run.base.config_json)?;
-    for (name, contents) in &run.base.companions {
-        write(&folder.join(name), contents)?;
-    }
-    Ok(())
 }
 
 pub(crate) fn write(path: &Path, text: &str) -> Result<(), TrainError> {

@@ -17,6 +17,8 @@ mod scores;
 mod step;
 
 pub(crate) use memory::peak as peak_memory;
+pub(crate) use prepare::Base;
+pub(crate) use probes::{LENGTH, PER_TASK, Sheet};
 pub use request::{TrainOutcome, TrainRequest};
 pub(crate) use step::Stepper;
 

@@ -5,10 +5,10 @@ use crate::backbone::Backbone;
 use crate::config::RunConfig;
 use crate::error::TrainError;
 use crate::event::{Event, Observer};
-use pemlc_artifact::Checkpoint;
 use pemlc_artifact::hash::FileHash;
 use pemlc_artifact::prompt::{Architecture, Operation};
-use pemlc_artifact::run::RunPaths;
+use pemlc_artifact::run::{BaseModel, RunPaths};
+use pemlc_artifact::{Checkpoint, CheckpointError, ModelConfig};
 use pemlc_data::{Limits, TaskSet, Tokenizer, expand_path, load_tasks};
 use std::path::{Path, PathBuf};
 
@@ -37,6 +37,43 @@ pub(crate) struct Base {
     pub(crate) companions: Vec<(String, String)>,
 }
 
+impl Base {
+    pub(crate) fn of(checkpoint: &Checkpoint) -> Result<Self, CheckpointError> {
+        Ok(Self {
+            files: checkpoint.file_hashes()?,
+            licence: checkpoint.licence()?,
+            config_json: checkpoint.config_json()?,
+            companions: checkpoint.companion_files()?,
+        })
+    }
+
+    /// What `run.json` says of the model at `path`.
+    pub(crate) fn record(&self, path: &str, config: &ModelConfig) -> BaseModel {
+        let at = Path::new(path);
+        // A folder's name may have dots in it; a file's ending says nothing of the model.
+        let name = if at.is_dir() { at.file_name() } else { at.file_stem() };
+        BaseModel {
+            path: path.to_owned(),
+            name: name.map_or_else(|| path.to_owned(), |name| name.to_string_lossy().into_owned()),
+            licence: self.licence.clone(),
+            config: config.clone(),
+            files: self.files.clone(),
+        }
+    }
+
+    /// Writes the tokenizer, whose text is `tokenizer`, and the files that serving stacks read beside it.
+    pub(crate) fn write_tokenizer(&self, tokenizer: &str, paths: &RunPaths) -> Result<(), TrainError> {
+        let folder = paths.tokenizer();
+        let write = |name: &str, text: &str| {
+            let path = folder.join(name);
+            pemlc_artifact::atomic::write(&path, text.as_bytes()).map_err(TrainError::io(&path))
+        };
+        write("tokenizer.json", tokenizer)?;
+        write("config.json", &self.config_json)?;
+        self.companions.iter().try_for_each(|(name, contents)| write(name, contents))
+    }
+}
+
 impl Prepared {
     /// Opens device, model and data, in order of what is quick to fail.
     pub(crate) fn new(request: &TrainRequest, observer: &mut dyn Observer) -> Result<Self, TrainError> {
@@ -60,12 +97,7 @@ impl Prepared {
         for warning in &tasks.warnings {
             observer.event(Event::Warning(warning.clone()));
         }
-        let base = Base {
-            files: checkpoint.file_hashes()?,
-            licence: checkpoint.licence()?,
-            config_json: checkpoint.config_json()?,
-            companions: checkpoint.companion_files()?,
-        };
+        let base = Base::of(&checkpoint)?;
         let backbone = Backbone::load(&checkpoint, &device, config.training.base_dtype)?;
         Ok(Self { config, paths, base, architecture, tasks, tokenizer, backbone, device_name })
     }

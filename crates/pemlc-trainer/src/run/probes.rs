@@ -5,11 +5,12 @@ use crate::adaptation::Adaptation;
 use crate::backbone::{Backbone, Input};
 use pemlc_artifact::probes::Probes;
 use pemlc_data::TaskSet;
+use std::ops::Range;
 
 /// Probes of a task.
-const PER_TASK: usize = 3;
+pub(crate) const PER_TASK: usize = 3;
 /// Tokens of a probe.
-const LENGTH: usize = 24;
+pub(crate) const LENGTH: usize = 24;
 /// Scored positions of a probe.
 const SCORED: usize = 4;
 
@@ -26,33 +27,76 @@ pub(crate) fn make(backbone: &Backbone, adaptation: &Adaptation, tasks: &TaskSet
             (index, &example.prompt[start..])
         }));
     }
-    let length = texts.iter().map(|(_, tokens)| tokens.len()).max().unwrap_or(0);
-    let scored = texts.iter().map(|(_, tokens)| tokens.len()).min().unwrap_or(0).min(SCORED);
-    let (mut input_ids, mut attention_mask, mut positions) = (Vec::new(), Vec::new(), Vec::new());
-    for (_, tokens) in &texts {
-        let padding = length - tokens.len();
-        input_ids.extend(tokens.iter().map(|token| i64::from(*token)).chain(std::iter::repeat_n(0, padding)));
-        attention_mask.extend(std::iter::repeat_n(1, tokens.len()).chain(std::iter::repeat_n(0, padding)));
-        positions.extend((tokens.len() - scored..tokens.len()).map(|position| position as i64));
+    let sheet = Sheet::new(&texts);
+    let rows = 0..texts.len();
+    let logits = sheet.logits(backbone, rows.clone(), &sheet.task_id, adaptation);
+    let base_logits = sheet.logits(backbone, rows, &sheet.task_id, &Adaptation::default());
+    sheet.probes(backbone.config().vocab_size, logits, base_logits)
+}
+
+/// Texts of tasks, padded on the right to one length, and which positions of them are scored.
+pub(crate) struct Sheet {
+    rows: usize,
+    length: usize,
+    scored: usize,
+    input_ids: Vec<i64>,
+    attention_mask: Vec<i64>,
+    task_id: Vec<i64>,
+    positions: Vec<i64>,
+}
+
+impl Sheet {
+    /// Of `(task, tokens)`; no text is empty.
+    pub(crate) fn new(texts: &[(usize, &[u32])]) -> Self {
+        let length = texts.iter().map(|(_, tokens)| tokens.len()).max().unwrap_or(0);
+        let scored = texts.iter().map(|(_, tokens)| tokens.len()).min().unwrap_or(0).min(SCORED);
+        let (mut input_ids, mut attention_mask, mut positions) = (Vec::new(), Vec::new(), Vec::new());
+        for (_, tokens) in texts {
+            let padding = length - tokens.len();
+            input_ids.extend(tokens.iter().map(|token| i64::from(*token)).chain(std::iter::repeat_n(0, padding)));
+            attention_mask.extend(std::iter::repeat_n(1, tokens.len()).chain(std::iter::repeat_n(0, padding)));
+            positions.extend((tokens.len() - scored..tokens.len()).map(|position| position as i64));
+        }
+        let task_id = texts.iter().map(|(task, _)| *task as i64).collect();
+        Self { rows: texts.len(), length, scored, input_ids, attention_mask, task_id, positions }
     }
-    let task_id: Vec<i64> = texts.iter().map(|(task, _)| *task as i64).collect();
-    let input =
-        Input { rows: texts.len(), length, input_ids: &input_ids, attention_mask: &attention_mask, task_ids: &task_id };
-    let absolute: Vec<usize> =
-        positions.iter().enumerate().map(|(index, position)| index / scored * length + *position as usize).collect();
-    let logits = backbone.exact_logits(&input, &absolute, adaptation);
-    let base_logits = backbone.exact_logits(&input, &absolute, &Adaptation::default());
-    let vocab_size = backbone.config().vocab_size;
-    Probes {
-        count: texts.len(),
-        length,
-        scored,
-        vocab_size,
-        input_ids,
-        attention_mask,
-        task_id,
-        positions,
-        logits,
-        base_logits,
+
+    /// Exact logits at the scored positions of `rows`, `[rows, scored, vocab]`, when `task_ids` say which set of `adaptation` each has.
+    pub(crate) fn logits(
+        &self,
+        backbone: &Backbone,
+        rows: Range<usize>,
+        task_ids: &[i64],
+        adaptation: &Adaptation,
+    ) -> Vec<f32> {
+        let tokens = rows.start * self.length..rows.end * self.length;
+        let input = Input {
+            rows: rows.len(),
+            length: self.length,
+            input_ids: &self.input_ids[tokens.clone()],
+            attention_mask: &self.attention_mask[tokens],
+            task_ids,
+        };
+        let positions = &self.positions[rows.start * self.scored..rows.end * self.scored];
+        let absolute = positions.iter().enumerate();
+        let absolute: Vec<usize> =
+            absolute.map(|(index, position)| index / self.scored * self.length + *position as usize).collect();
+        backbone.exact_logits(&input, &absolute, adaptation)
+    }
+
+    /// The probes that it and its logits are.
+    pub(crate) fn probes(self, vocab_size: usize, logits: Vec<f32>, base_logits: Vec<f32>) -> Probes {
+        Probes {
+            count: self.rows,
+            length: self.length,
+            scored: self.scored,
+            vocab_size,
+            input_ids: self.input_ids,
+            attention_mask: self.attention_mask,
+            task_id: self.task_id,
+            positions: self.positions,
+            logits,
+            base_logits,
+        }
     }
 }

@@ -41,6 +41,11 @@ pub(crate) fn run(arguments: &CompareArguments) -> anyhow::Result<Outcome> {
 fn read(path: &Path) -> anyhow::Result<Run> {
     let paths = RunPaths::new(path);
     let manifest = RunManifest::read(path).with_context(|| format!("{} is no finished run", path.display()))?;
+    anyhow::ensure!(
+        manifest.method != pemlc_trainer::import::METHOD,
+        "{} was imported: it has no scores and no costs to compare",
+        path.display()
+    );
     let architecture = match paths.architecture() {
         file if file.is_file() => Some(Architecture::read(&file)?),
         _ => None,

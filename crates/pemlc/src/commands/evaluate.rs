@@ -15,6 +15,12 @@ use std::path::Path;
 pub(crate) fn run(arguments: &EvaluateArguments) -> anyhow::Result<Outcome> {
     let artifact = super::open_artifact(&arguments.dir)?;
     let manifest = RunManifest::read(&arguments.run)?;
+    if manifest.method == pemlc_trainer::import::METHOD {
+        bail!(
+            "{} was imported: it has no validation data and no predictions to compare with. `pemlc check` holds the artifact to its probes",
+            arguments.run.display()
+        );
+    }
     let names =
         |tasks: &[pemlc_artifact::run::TaskRecord]| tasks.iter().map(|task| task.name.clone()).collect::<Vec<_>>();
     if names(&artifact.tasks) != names(&manifest.tasks) {

@@ -5,6 +5,7 @@ pub(crate) mod compare;
 pub(crate) mod diff;
 pub(crate) mod evaluate;
 pub(crate) mod export;
+pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod methods;
 pub(crate) mod report;

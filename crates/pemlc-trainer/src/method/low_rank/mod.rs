@@ -33,6 +33,7 @@ use burn::tensor::Tensor;
 use pemlc_artifact::peft::{LoraAdapter, LoraWeights};
 use pemlc_artifact::run::LoraRecord;
 use pemlc_artifact::{ModelConfig, Projection};
+use std::collections::BTreeMap;
 
 /// What such a method is made of.
 trait Factors {
@@ -169,6 +170,7 @@ impl<F: Factors> LowRankMethod<F> {
         LoraAdapter {
             rank,
             alpha: self.factors.scale() * rank as f64,
+            own: BTreeMap::new(),
             dropout: self.config.dropout,
             base_model: base_model.to_owned(),
             weights: weights.collect(),
@@ -231,6 +233,7 @@ impl<F: Factors> Method for LowRankMethod<F> {
             targets: self.config.targets.clone(),
             shared: self.factors.is_shared(),
             per_task: !self.factors.is_shared(),
+            mixed: false,
         };
         Ok(Record { lora: Some(lora), ..Record::default() })
     }
