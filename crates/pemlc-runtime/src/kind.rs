@@ -8,6 +8,8 @@ use std::str::FromStr;
 pub enum RuntimeKind {
     /// ONNX Runtime, CPU execution provider.
     OrtCpu,
+    /// The same with every graph optimisation off: what the file says, node by node.
+    OrtCpuUnoptimized,
     /// ONNX Runtime, CUDA execution provider.
     OrtCuda,
     /// tract, on the CPU.
@@ -16,12 +18,13 @@ pub enum RuntimeKind {
 
 impl RuntimeKind {
     /// Every runtime.
-    pub const ALL: [Self; 3] = [Self::OrtCpu, Self::OrtCuda, Self::Tract];
+    pub const ALL: [Self; 4] = [Self::OrtCpu, Self::OrtCpuUnoptimized, Self::OrtCuda, Self::Tract];
 
-    /// The name used on the command line and in `pemlc.json`: `ort-cpu`, `ort-cuda` or `tract`.
+    /// The name used on the command line and in `pemlc.json`: `ort-cpu`, `ort-cpu-unoptimized`, `ort-cuda` or `tract`.
     pub fn name(self) -> &'static str {
         match self {
             Self::OrtCpu => "ort-cpu",
+            Self::OrtCpuUnoptimized => "ort-cpu-unoptimized",
             Self::OrtCuda => "ort-cuda",
             Self::Tract => "tract",
         }
@@ -36,7 +39,7 @@ impl fmt::Display for RuntimeKind {
 
 /// A name that is no [`RuntimeKind`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown runtime `{0}`: expected ort-cpu, ort-cuda or tract")]
+#[error("unknown runtime `{0}`: expected ort-cpu, ort-cpu-unoptimized, ort-cuda or tract")]
 pub struct UnknownRuntime(pub String);
 
 impl FromStr for RuntimeKind {
@@ -57,6 +60,9 @@ mod tests {
             assert_eq!(kind.to_string().parse(), Ok(kind));
         }
         let error = "ort".parse::<RuntimeKind>().map_err(|error| error.to_string());
-        assert_eq!(error, Err("unknown runtime `ort`: expected ort-cpu, ort-cuda or tract".to_owned()));
+        assert_eq!(
+            error,
+            Err("unknown runtime `ort`: expected ort-cpu, ort-cpu-unoptimized, ort-cuda or tract".to_owned())
+        );
     }
 }

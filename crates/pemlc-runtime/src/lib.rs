@@ -24,7 +24,7 @@ mod scorer;
 mod session;
 mod tract;
 
-pub use check::{CheckError, CheckOptions, DEFAULT_RUNTIMES, DEFAULT_TOLERANCE, check, record};
+pub use check::{CheckError, CheckOptions, DEFAULT_DRAWN, DEFAULT_RUNTIMES, DEFAULT_TOLERANCE, check, record};
 pub use error::RuntimeError;
 pub use generate::{GenerateOptions, Generated, generate};
 pub use io::{CacheShape, CacheType, Inputs, KeyValue, Outputs, Padding, Row};

@@ -5,9 +5,9 @@ use crate::{OpenOptions, RuntimeError, RuntimeKind, ort_environment};
 use ort::ep::{CPU, ExecutionProvider, ExecutionProviderDispatch};
 use std::path::Path;
 
-pub(crate) fn open(model: &Path, options: &OpenOptions) -> Result<OrtSession, RuntimeError> {
+pub(crate) fn open(kind: RuntimeKind, model: &Path, options: &OpenOptions) -> Result<OrtSession, RuntimeError> {
     ort_environment::environment(options)?;
-    OrtSession::open(RuntimeKind::OrtCpu, provider(), CPU::NAME, model, options)
+    OrtSession::open(kind, provider(), CPU::NAME, model, options)
 }
 
 pub(crate) fn provider() -> ExecutionProviderDispatch {

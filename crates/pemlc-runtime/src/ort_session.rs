@@ -65,9 +65,13 @@ pub(crate) fn build(
 ) -> Result<SessionBuilder, RuntimeError> {
     let environment = ort_environment::environment(options)?;
     let failed = |message: String| RuntimeError::Load { runtime: kind, path: model.to_owned(), message };
+    let level = match kind {
+        RuntimeKind::OrtCpuUnoptimized => GraphOptimizationLevel::Disable,
+        _ => GraphOptimizationLevel::All,
+    };
     let mut builder = OnnxSession::builder(environment)
         .map_err(|error| failed(error.to_string()))?
-        .with_optimization_level(GraphOptimizationLevel::All)
+        .with_optimization_level(level)
         .map_err(|error| failed(error.to_string()))?
         .with_execution_providers([provider])
         .map_err(|error| RuntimeError::Provider { runtime: kind, message: error.to_string() })?;

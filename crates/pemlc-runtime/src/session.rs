@@ -42,7 +42,7 @@ pub struct OpenOptions {
 /// `input_ids`, `attention_mask`, `position_ids`, `task_id`, `past_key_values.*`, `logits` and `present.*`.
 pub fn open(kind: RuntimeKind, model: &Path, options: &OpenOptions) -> Result<Box<dyn Session>, RuntimeError> {
     Ok(match kind {
-        RuntimeKind::OrtCpu => Box::new(ort_cpu::open(model, options)?),
+        RuntimeKind::OrtCpu | RuntimeKind::OrtCpuUnoptimized => Box::new(ort_cpu::open(kind, model, options)?),
         RuntimeKind::OrtCuda => Box::new(ort_cuda::open(model, options)?),
         RuntimeKind::Tract => Box::new(tract::open(model)?),
     })

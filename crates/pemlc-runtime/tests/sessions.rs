@@ -13,7 +13,7 @@ fn sessions(dir: &std::path::Path) -> Result<Vec<Box<dyn Session>>, Box<dyn std:
     toy::write(dir, Fault::None)?;
     let mut kinds = vec![RuntimeKind::Tract];
     if ort_available() {
-        kinds.push(RuntimeKind::OrtCpu);
+        kinds.extend([RuntimeKind::OrtCpu, RuntimeKind::OrtCpuUnoptimized]);
     }
     let open = |kind| open(kind, &dir.join("model.onnx"), &OpenOptions::default());
     Ok(kinds.into_iter().map(open).collect::<Result<_, _>>()?)
@@ -126,7 +126,7 @@ fn a_file_that_is_no_graph_is_an_error() -> Outcome {
     std::fs::write(&path, b"not a graph")?;
     let mut kinds = vec![RuntimeKind::Tract];
     if ort_available() {
-        kinds.push(RuntimeKind::OrtCpu);
+        kinds.extend([RuntimeKind::OrtCpu, RuntimeKind::OrtCpuUnoptimized]);
     }
     for kind in kinds {
         let error = open(kind, &path, &OpenOptions::default()).err().ok_or("opened")?;

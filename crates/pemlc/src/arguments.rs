@@ -6,7 +6,7 @@ pub(crate) use graph::{DiffArguments, InspectArguments, SnapshotArguments};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pemlc_compiler::passes::Precision;
-use pemlc_runtime::RuntimeKind;
+use pemlc_runtime::{DEFAULT_DRAWN, RuntimeKind};
 use pemlc_trainer::device::DeviceChoice;
 use std::path::PathBuf;
 
@@ -145,7 +145,7 @@ pub(crate) struct ExportArguments {
     #[arg(long)]
     pub(crate) force: bool,
     /// Do not check the artifact: it stays marked as not validated
-    #[arg(long, conflicts_with_all = ["runtime", "tolerance"])]
+    #[arg(long, conflicts_with_all = ["runtime", "tolerance", "drawn"])]
     pub(crate) no_check: bool,
     #[command(flatten)]
     pub(crate) check: CheckSettings,
@@ -175,9 +175,9 @@ pub(crate) enum Also {
 
 #[derive(Debug, Args)]
 pub(crate) struct CheckSettings {
-    /// Runtimes to check on, separated by commas: ort-cpu, ort-cuda, tract
+    /// Runtimes to check on, separated by commas: ort-cpu, ort-cpu-unoptimized (graph optimisations off), ort-cuda, tract
     ///
-    /// Default: those of ort-cpu and tract that know the artifact's number type
+    /// Default: all but ort-cuda, as far as they know the artifact's number type
     #[arg(long, value_delimiter = ',', value_name = "RUNTIME")]
     pub(crate) runtime: Vec<RuntimeKind>,
     /// Largest absolute difference of a logit that passes; it grows in proportion where logits exceed 10
@@ -185,6 +185,9 @@ pub(crate) struct CheckSettings {
     /// Default: what the artifact's number type is allowed, for f32 1e-4
     #[arg(long, value_name = "DIFFERENCE", value_parser = positive)]
     pub(crate) tolerance: Option<f64>,
+    /// Batches of drawn sizes to run on each runtime (batch 1-9, sequence 1-70, past 0-130, tasks and padding mixed)
+    #[arg(long, default_value_t = DEFAULT_DRAWN, value_name = "CASES")]
+    pub(crate) drawn: usize,
 }
 
 /// Check an artifact against the trainer's own answers.

@@ -33,7 +33,7 @@ impl Precision {
     pub fn runtimes(self) -> &'static [&'static str] {
         match self {
             Self::F32 | Self::F16 => &[],
-            Self::BF16 => &["ort-cpu", "ort-cuda"],
+            Self::BF16 => &["ort-cpu", "ort-cpu-unoptimized", "ort-cuda"],
         }
     }
 

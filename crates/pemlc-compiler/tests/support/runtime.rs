@@ -7,7 +7,7 @@ use std::path::Path;
 pub fn kinds() -> Vec<RuntimeKind> {
     let mut kinds = vec![RuntimeKind::Tract];
     match pemlc_runtime::locate_ort() {
-        Ok(_) => kinds.push(RuntimeKind::OrtCpu),
+        Ok(_) => kinds.extend([RuntimeKind::OrtCpu, RuntimeKind::OrtCpuUnoptimized]),
         Err(error) => {
             let required = ["CI", "PEMLC_REQUIRE_ORT"].iter().any(|name| std::env::var_os(name).is_some());
             assert!(!required, "ONNX Runtime is required here: {error}");

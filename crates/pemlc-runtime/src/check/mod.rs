@@ -5,6 +5,7 @@ mod cached_decode;
 mod compare;
 mod differs_from_base;
 mod files;
+mod fuzz;
 mod graphs;
 mod left_padding;
 mod mixed_batch;
@@ -30,22 +31,28 @@ use subject::Subject;
 pub const DEFAULT_TOLERANCE: f64 = 1e-4;
 
 /// Runtimes of a check that was told of none.
-pub const DEFAULT_RUNTIMES: [RuntimeKind; 2] = [RuntimeKind::OrtCpu, RuntimeKind::Tract];
+pub const DEFAULT_RUNTIMES: [RuntimeKind; 3] =
+    [RuntimeKind::OrtCpu, RuntimeKind::OrtCpuUnoptimized, RuntimeKind::Tract];
+
+/// Drawn batches of a check that was told of no number.
+pub const DEFAULT_DRAWN: usize = 4;
 
 /// What to check.
 #[derive(Debug, Clone)]
 pub struct CheckOptions {
-    /// Runtimes, in the order in which they run; none for those of [`DEFAULT_RUNTIMES`] that the artifact is for.
-    pub runtimes: Vec<RuntimeKind>,
+    /// Runtimes, in the order in which they run; absent for those of [`DEFAULT_RUNTIMES`] that the artifact is for.
+    pub runtimes: Option<Vec<RuntimeKind>>,
     /// Largest absolute logit difference allowed; absent, what the artifact's number type is allowed, or else [`DEFAULT_TOLERANCE`].
     pub tolerance: Option<f64>,
+    /// Batches of drawn sizes to run: batch 1-9, sequence 1-70, past 0-130, tasks and padding as they come.
+    pub drawn: usize,
     /// How to open the graph.
     pub open: OpenOptions,
 }
 
 impl Default for CheckOptions {
     fn default() -> Self {
-        Self { runtimes: Vec::new(), tolerance: None, open: OpenOptions::default() }
+        Self { runtimes: None, tolerance: None, drawn: DEFAULT_DRAWN, open: OpenOptions::default() }
     }
 }
 
@@ -81,14 +88,16 @@ pub fn check(dir: &Path, options: &CheckOptions, progress: &mut dyn FnMut(&str))
     let mut runtimes = Vec::new();
     let runs_on =
         |kind: &RuntimeKind| manifest.runtimes.is_empty() || manifest.runtimes.iter().any(|name| name == kind.name());
-    if let Some(kind) = options.runtimes.iter().find(|kind| !runs_on(kind)) {
+    if let Some(kind) = options.runtimes.iter().flatten().find(|kind| !runs_on(kind)) {
         let (dtype, known) = (manifest.dtype.clone(), manifest.runtimes.join(", "));
         return Err(CheckError::NotFor { kind: *kind, dtype, known });
     }
     let defaults: Vec<RuntimeKind> = DEFAULT_RUNTIMES.into_iter().filter(runs_on).collect();
-    let kinds = if options.runtimes.is_empty() { &defaults } else { &options.runtimes };
+    let kinds = options.runtimes.as_ref().unwrap_or(&defaults);
     for kind in kinds {
-        let artifact = Artifact { paths: &paths, graphs: &manifest.graphs, probes: &probes, tasks: &tasks, tolerance };
+        let positions = manifest.config.max_position_embeddings;
+        let artifact =
+            Artifact { paths: &paths, graphs: &manifest.graphs, probes: &probes, tasks: &tasks, tolerance, positions };
         runtimes.push(check_runtime(*kind, &artifact, options, progress)?);
     }
     Ok(Validation { tolerance, runtimes })
@@ -101,6 +110,8 @@ struct Artifact<'a> {
     probes: &'a Probes,
     tasks: &'a [String],
     tolerance: f64,
+    /// Most tokens of a row.
+    positions: usize,
 }
 
 fn check_runtime(
@@ -132,6 +143,13 @@ fn check_runtime(
         match check(&mut subject) {
             Ok(results) => checks.extend(results),
             Err(error) => checks.push(broken(name, &error)),
+        }
+    }
+    if options.drawn > 0 {
+        progress(&format!("{kind}: drawn-shapes"));
+        match fuzz::check(&mut subject, options.drawn, artifact.positions) {
+            Ok(results) => checks.extend(results),
+            Err(error) => checks.push(broken("drawn-shapes", &error)),
         }
     }
     let expected = graphs::Expected { probes: artifact.probes, tasks: artifact.tasks, tolerance: artifact.tolerance };

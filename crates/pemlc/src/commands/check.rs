@@ -18,8 +18,12 @@ pub(crate) fn run(arguments: &CheckArguments) -> anyhow::Result<Outcome> {
 
 /// Checks the artifact at `dir`, records what was found in its manifest and prints it.
 pub(crate) fn check(dir: &Path, settings: &CheckSettings) -> anyhow::Result<Outcome> {
-    let options =
-        CheckOptions { runtimes: settings.runtime.clone(), tolerance: settings.tolerance, ..CheckOptions::default() };
+    let options = CheckOptions {
+        runtimes: (!settings.runtime.is_empty()).then(|| settings.runtime.clone()),
+        tolerance: settings.tolerance,
+        drawn: settings.drawn,
+        ..CheckOptions::default()
+    };
     let validation = pemlc_runtime::check(dir, &options, &mut |line| eprintln!("{line}"))?;
     pemlc_runtime::record(dir, &validation)?;
     for runtime in &validation.runtimes {
