@@ -6,7 +6,7 @@ use crate::ir::{Graph, IrError, verify};
 use crate::lower::lower_decoder;
 use crate::model_card::model_card;
 use crate::outputs::{Extras, companions, lower_extras, write_adapters, write_graphs, write_task_folders};
-use crate::passes::{PassError, Precision, decoder_passes, run_passes_with};
+use crate::passes::{LowerTaskSwitch, PassError, Precision, decoder_passes, run_passes_with};
 use crate::run_source::{RunSource, SourceError};
 use crate::trace::{PrintAfter, Trace};
 use pemlc_artifact::artifact::{ARTIFACT_SCHEMA_VERSION, ArtifactManifest, GraphRecord};
@@ -29,6 +29,8 @@ pub struct ExportOptions {
     pub force: bool,
     /// What to write beside `model.onnx`.
     pub extras: Extras,
+    /// How deltas that tasks have for themselves are lowered.
+    pub switch: LowerTaskSwitch,
     /// Number types of floats.
     pub precision: Precision,
     /// After which passes to keep graphs as text.
@@ -127,7 +129,7 @@ pub fn export(
 ) -> Result<Exported, ExportError> {
     let mut clock = Clock { progress, last: Instant::now() };
     refuse_occupied(out, options)?;
-    let passes = decoder_passes(options.precision);
+    let passes = decoder_passes(options.switch.clone(), options.precision);
     if let Some(name) = options.print_after.unknown(&passes) {
         let known = passes.iter().map(|pass| pass.name()).collect::<Vec<_>>().join(", ");
         return Err(ExportError::UnknownPass { name: name.to_owned(), known });

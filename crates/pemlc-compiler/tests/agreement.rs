@@ -6,7 +6,7 @@ mod support;
 use ndarray::{Array1, Array2, s};
 use pemlc_artifact::Family;
 use pemlc_compiler::ExportOptions;
-use pemlc_compiler::passes::Precision;
+use pemlc_compiler::passes::{LowerTaskSwitch, Lowering, Precision};
 use pemlc_runtime::{Inputs, Outputs, Padding, Row, RuntimeKind, Session};
 use support::fixture::{Fixture, PrefixKind, Spec};
 use support::{reference, runtime};
@@ -184,4 +184,14 @@ fn products_and_cache_in_f16() {
 #[test]
 fn weights_stored_in_bf16() {
     agrees_as(everything(), ExportOptions { precision: Precision::BF16, ..Default::default() }, 1e-1);
+}
+
+#[test]
+fn every_lowering_of_private_deltas() {
+    for lowering in Lowering::ALL {
+        let switch = LowerTaskSwitch { lowering, workloads: Vec::new() };
+        agrees_as(everything(), ExportOptions { switch: switch.clone(), ..Default::default() }, TOLERANCE);
+        let options = ExportOptions { switch, precision: Precision::F16, ..Default::default() };
+        agrees_as(everything(), options, 2e-2);
+    }
 }

@@ -5,7 +5,7 @@ mod graph;
 pub(crate) use graph::{DiffArguments, InspectArguments, SnapshotArguments};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use pemlc_compiler::passes::Precision;
+use pemlc_compiler::passes::{Lowering, Precision, Workload};
 use pemlc_runtime::{DEFAULT_DRAWN, RuntimeKind};
 use pemlc_trainer::device::DeviceChoice;
 use std::path::PathBuf;
@@ -129,6 +129,12 @@ pub(crate) struct ExportArguments {
     /// The base model, when it is no longer where the run was trained; its hashes must be the same
     #[arg(long, value_name = "PATH")]
     pub(crate) base: Option<PathBuf>,
+    /// How tasks' own deltas are computed: by-cost (what is predicted to cost less, for each), gather, or masked
+    #[arg(long, default_value = "by-cost", value_name = "LOWERING", value_parser = lowering)]
+    pub(crate) task_switch: Lowering,
+    /// What to make the graph fast for, as BATCHxSEQUENCE; several, separated by commas. Default: 8x64, 1x64, 8x1 and 1x1 alike
+    #[arg(long, value_delimiter = ',', value_name = "SIZES", value_parser = workload)]
+    pub(crate) optimize_for: Vec<Workload>,
     /// Number types: f32; f16 (products and cache, sums and the residual stream stay f32); bf16 (weights stored so, computed in f32)
     #[arg(long, default_value = "f32", value_name = "DTYPE", value_parser = precision)]
     pub(crate) dtype: Precision,
@@ -343,6 +349,19 @@ pub(crate) struct ReportArguments {
 pub(crate) struct SchemasArguments {
     /// Folder to write
     pub(crate) dir: PathBuf,
+}
+
+fn lowering(text: &str) -> Result<Lowering, String> {
+    let names = Lowering::ALL.map(Lowering::name).join(", ");
+    Lowering::ALL.into_iter().find(|lowering| lowering.name() == text).ok_or_else(|| format!("expected one of {names}"))
+}
+
+fn workload(text: &str) -> Result<Workload, String> {
+    let size = |text: &str| text.parse().ok().filter(|size| *size > 0usize);
+    let sizes = text.split_once('x').and_then(|(batch, sequence)| Some((size(batch)?, size(sequence)?)));
+    let (batch, sequence) =
+        sizes.ok_or("expected BATCHxSEQUENCE, for instance 8x64 to read prompts or 8x1 to write")?;
+    Ok(Workload { batch, sequence })
 }
 
 fn precision(text: &str) -> Result<Precision, String> {

@@ -4,16 +4,16 @@ mod dead_code;
 mod deduplicate;
 mod fold_constants;
 mod fold_shared_delta;
-mod lower_task_switch;
 mod precision;
 mod rewriter;
+mod task_switch;
 
 pub use dead_code::DeadCode;
 pub use deduplicate::Deduplicate;
 pub use fold_constants::FoldConstants;
 pub use fold_shared_delta::FoldSharedDelta;
-pub use lower_task_switch::LowerTaskSwitch;
 pub use precision::{ChoosePrecision, Precision};
+pub use task_switch::{LowerTaskSwitch, Lowering, WORKLOADS, Workload};
 
 use crate::ir::{Graph, IrError, verify};
 
@@ -49,9 +49,9 @@ pub struct PassError {
 }
 
 /// The passes that a lowered decoder goes through, in order.
-pub fn decoder_passes(precision: Precision) -> Vec<Box<dyn Pass>> {
+pub fn decoder_passes(switch: LowerTaskSwitch, precision: Precision) -> Vec<Box<dyn Pass>> {
     vec![
-        Box::new(LowerTaskSwitch),
+        Box::new(switch),
         Box::new(FoldSharedDelta),
         Box::new(FoldConstants),
         Box::new(Deduplicate),

@@ -6,6 +6,7 @@ use crate::table::{bytes, seconds};
 use anyhow::{Context, bail};
 use pemlc_artifact::run::{RunManifest, RunPaths, TaskRecord};
 use pemlc_compiler::outputs::Extras;
+use pemlc_compiler::passes::LowerTaskSwitch;
 use pemlc_compiler::trace::PrintAfter;
 use pemlc_compiler::{ExportOptions, Exported};
 use pemlc_data::{Request, Template, Tokenizer};
@@ -17,6 +18,7 @@ pub(crate) fn run(arguments: &ExportArguments) -> anyhow::Result<Outcome> {
     let options = ExportOptions {
         force: arguments.force,
         precision: arguments.dtype,
+        switch: LowerTaskSwitch { lowering: arguments.task_switch, workloads: arguments.optimize_for.clone() },
         extras: extras(&arguments.run, &arguments.also)?,
         print_after: match arguments.print_after.as_slice() {
             [] => PrintAfter::Nothing,
