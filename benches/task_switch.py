@@ -1,0 +1,203 @@
+"""What the task switch costs: CPU time of graphs with many tasks over the graph of one merged task.
+
+    python3 benches/task_switch.py PEMLC BASE_MODEL FOLDER [--tasks 8] [--ranks 16] --config CONFIG [--rounds 7]
+
+PEMLC is the binary, BASE_MODEL what `pemlc import --base` takes, FOLDER a place for some gigabytes. Random adapters on all projections are written as
+PEFT folders, imported, and exported once for each lowering. All graphs take turns, one run each a round; a figure is the median over rounds of the
+process's CPU time on one thread. Needs numpy and onnxruntime.
+"""
+
+import argparse
+import json
+import statistics
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+SHAPES = {"prefill B8 S64": (8, 64, 0), "prefill B1 S64": (1, 64, 0), "decode B8": (8, 1, 64), "decode B1": (1, 1, 64)}
+MODULES = {
+    "self_attn": ("q_proj", "k_proj", "v_proj", "o_proj"),
+    "mlp": ("gate_proj", "up_proj", "down_proj"),
+}
+
+
+def write_safetensors(path, tensors):
+    tensors = {name: np.ascontiguousarray(array, dtype="<f4") for name, array in tensors.items()}
+    header, offset = {}, 0
+    for name, array in tensors.items():
+        header[name] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [offset, offset + array.nbytes]}
+        offset += array.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(text)))
+        file.write(text)
+        for array in tensors.values():
+            file.write(array.tobytes())
+
+
+def widths(config, module):
+    hidden, mlp = config["hidden_size"], config["intermediate_size"]
+    heads, groups, width = config["num_attention_heads"], config["num_key_value_heads"], config["head_dim"]
+    return {
+        "q_proj": (hidden, heads * width), "k_proj": (hidden, groups * width), "v_proj": (hidden, groups * width),
+        "o_proj": (heads * width, hidden), "gate_proj": (hidden, mlp), "up_proj": (hidden, mlp), "down_proj": (mlp, hidden),
+    }[module]
+
+
+def write_lora(folder, config, rank, seed):
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(seed)
+    tensors = {}
+    for layer in range(config["num_hidden_layers"]):
+        for block, modules in MODULES.items():
+            for module in modules:
+                inputs, outputs = widths(config, module)
+                name = f"base_model.model.model.layers.{layer}.{block}.{module}"
+                tensors[f"{name}.lora_A.weight"] = random.normal(0, 0.02, (rank, inputs))
+                tensors[f"{name}.lora_B.weight"] = random.normal(0, 0.02, (outputs, rank))
+    write_safetensors(folder / "adapter_model.safetensors", tensors)
+    targets = [module for modules in MODULES.values() for module in modules]
+    settings = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": targets, "task_type": "CAUSAL_LM", "bias": "none"}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+
+
+def write_prefix(folder, config, rows, seed):
+    folder.mkdir(parents=True, exist_ok=True)
+    layers, groups, width = config["num_hidden_layers"], config["num_key_value_heads"], config["head_dim"]
+    table = np.random.default_rng(seed).normal(0, 0.3, (rows, layers * 2 * groups * width))
+    write_safetensors(folder / "adapter_model.safetensors", {"prompt_embeddings": table})
+    settings = {"peft_type": "PREFIX_TUNING", "num_virtual_tokens": rows, "token_dim": groups * width, "num_layers": layers, "num_attention_heads": groups,
+                "prefix_projection": False, "task_type": "CAUSAL_LM"}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+
+
+class Bench:
+    def __init__(self, arguments):
+        self.arguments, self.folder = arguments, arguments.folder
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.config = None
+
+    def pemlc(self, *command):
+        done = subprocess.run([self.arguments.pemlc, *map(str, command)], capture_output=True, text=True)
+        if done.returncode != 0:
+            sys.exit(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
+
+    def run_directory(self, name, tasks):
+        run = self.folder / f"run-{name}"
+        if not (run / "run.json").exists():
+            named = [part for task, folders in tasks.items() for folder in folders for part in ("--task", f"{task}={folder}")]
+            self.pemlc("import", "--base", self.arguments.base, *named, run)
+        return run
+
+    def graph(self, run, lowering):
+        out = self.folder / f"graph-{run.name[4:]}-{lowering}"
+        if not (out / "pemlc.json").exists():
+            self.pemlc("export", run, out, "--no-check", "--task-switch", lowering)
+        return out
+
+    def session(self, graph):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        return onnxruntime.InferenceSession(str(graph / "model.onnx"), options, providers=["CPUExecutionProvider"])
+
+    def feed(self, shape, tasks):
+        batch, sequence, past = shape
+        config = self.config
+        feed = {
+            "input_ids": np.random.default_rng(1).integers(5, 1000, (batch, sequence)),
+            "attention_mask": np.ones((batch, past + sequence), np.int64),
+            "position_ids": np.tile(np.arange(past, past + sequence), (batch, 1)),
+            "task_id": np.arange(batch, dtype=np.int64) % tasks,
+        }
+        cache = np.random.default_rng(2).normal(0, 1, (batch, config["num_key_value_heads"], past, config["head_dim"])).astype(np.float32)
+        for layer in range(config["num_hidden_layers"]):
+            feed[f"past_key_values.{layer}.key"] = feed[f"past_key_values.{layer}.value"] = cache
+        return feed
+
+    def times(self, graphs):
+        """{name: {shape: median CPU seconds}} of {name: (graph, tasks)}, all in turn."""
+        found = {name: {shape: [] for shape in SHAPES} for name in graphs}
+        sessions = {name: (self.session(graph), tasks) for name, (graph, tasks) in graphs.items()}
+        for round in range(self.arguments.rounds + 1):
+            for shape, sizes in SHAPES.items():
+                repeats = 1 if sizes[1] > 1 else 5
+                for name, (session, tasks) in sessions.items():
+                    feed = self.feed(sizes, tasks)
+                    start = time.process_time()
+                    for _ in range(repeats):
+                        session.run(["logits"], feed)
+                    if round > 0:  # the first one warms up
+                        found[name][shape].append((time.process_time() - start) / repeats)
+        return {name: {shape: statistics.median(times) for shape, times in shapes.items()} for name, shapes in found.items()}
+
+
+def table(times, base):
+    print("| graph | " + " | ".join(SHAPES) + " |\n|---" * 1 + "|---" * len(SHAPES) + "|")
+    for name, shapes in times.items():
+        cells = [f"{1000 * seconds:.1f} ms" if name == base else f"{seconds / times[base][shape]:.2f}" for shape, seconds in shapes.items()]
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+
+
+def size(folder):
+    return sum((folder / name).stat().st_size for name in ("model.onnx", "model.onnx.data"))
+
+
+def resident(graph):
+    """Megabytes of a process that has loaded the graph and run it once."""
+    code = ("import sys, resource, onnxruntime as o; s = o.SessionOptions(); s.intra_op_num_threads = 1\n"
+            "o.InferenceSession(sys.argv[1], s, providers=['CPUExecutionProvider'])\n"
+            "print(open('/proc/self/status').read().split('VmRSS:')[1].split()[0])")
+    done = subprocess.run([sys.executable, "-c", code, str(graph / "model.onnx")], capture_output=True, text=True, check=True)
+    return int(done.stdout) / 1024
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("pemlc")
+    parser.add_argument("base")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--tasks", type=lambda text: [int(part) for part in text.split(",")], default=[8])
+    parser.add_argument("--ranks", type=lambda text: [int(part) for part in text.split(",")], default=[16])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--prefix", type=int, default=16)
+    parser.add_argument("--config", required=True, help="config.json of the base model, or pemlc.json of an artifact of it")
+    arguments = parser.parse_args()
+    bench = Bench(arguments)
+    config = json.loads(Path(arguments.config).read_text())
+    bench.config = config.get("config", config)
+    print(f"onnxruntime {onnxruntime.__version__}, one thread, CPU time, median of {arguments.rounds} rounds\n")
+    for rank in arguments.ranks:
+        adapters = arguments.folder / "adapters"
+        most = max(arguments.tasks)
+        for task in range(most):
+            folder = adapters / f"r{rank}-{task}"
+            if not folder.exists():
+                write_lora(folder, bench.config, rank, 100 * rank + task)
+        merged = bench.graph(bench.run_directory(f"merged-r{rank}", {"t0": [adapters / f"r{rank}-0"]}), "by-cost")
+        for tasks in arguments.tasks:
+            run = bench.run_directory(f"t{tasks}-r{rank}", {f"t{task}": [adapters / f"r{rank}-{task}"] for task in range(tasks)})
+            graphs = {"one task, merged": (merged, 1)}
+            for lowering in ("gather", "masked", "by-cost"):
+                graphs[lowering] = (bench.graph(run, lowering), tasks)
+            if rank == arguments.ranks[0] and tasks == arguments.tasks[0]:
+                prefix = adapters / "prefix"
+                write_prefix(prefix, bench.config, arguments.prefix, 7)
+                with_prefix = bench.run_directory("prefix", {"t0": [adapters / f"r{rank}-0", prefix]})
+                graphs[f"one task, merged, prefix of {arguments.prefix}"] = (bench.graph(with_prefix, "by-cost"), 1)
+            print(f"{tasks} tasks, rank {rank} on all projections:\n")
+            table(bench.times(graphs), "one task, merged")
+            print()
+            for name, (graph, _) in graphs.items():
+                ratio = size(graph) / size(merged)
+                print(f"{name}: {size(graph) / 1e6:.0f} MB ({ratio:.2f}), {resident(graph):.0f} MB resident ({resident(graph) / resident(merged):.2f})")
+            print(flush=True)
+
+
+if __name__ == "__main__":
+    main()
