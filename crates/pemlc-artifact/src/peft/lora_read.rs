@@ -55,6 +55,9 @@ impl LoraAdapter {
         for (site, parts) in &mut modules {
             let module = site.1.module(site.0);
             let own_rank = ranks.of(&module)?.unwrap_or(rank as f64);
+            if own_rank < 1.0 || own_rank.fract() != 0.0 {
+                return Err(config.unsupported(&format!("`rank_pattern` gives {module} the rank {own_rank}")));
+            }
             let of_module =
                 ModuleScale { rank: own_rank as usize, alpha: scale(own_rank, alphas.of(&module)?.unwrap_or(alpha)) };
             let (inputs, outputs) = site.1.features(model);

@@ -64,6 +64,18 @@ pub(super) fn magnitude(layer: usize, projection: Projection) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Any text is read without a panic, and what is recognised names its own layer and projection.
+        #[test]
+        fn any_name(name in r"(base_model\.model\.|model\.|layers\.|[0-9]{1,22}\.|self_attn\.|mlp\.|q_proj\.|lora_[AB]|\.weight|\PC){0,12}") {
+            if let Some((layer, projection, _)) = parse(&name) {
+                let number = format!("{layer}.");
+                prop_assert!(name.contains(&number) && name.contains(projection.name()));
+            }
+        }
+    }
 
     #[test]
     fn spellings_of_one_tensor() {

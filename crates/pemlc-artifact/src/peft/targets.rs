@@ -182,6 +182,20 @@ mod tests {
         Config { path: "adapter_config.json".into(), fields }
     }
 
+    proptest::proptest! {
+        /// A pattern matches, does not match, or is an error: whatever it is, and in bounded time.
+        #[test]
+        fn any_pattern(pattern in r"(\.|\*|\+|\(|\)|\(\?!|\(\?<=|\[|\]|\||\{2,9\}|\\1|[a-z_.]|\PC){0,16}") {
+            let config = config(json!({"target_modules": pattern, "alpha_pattern": {pattern.clone(): 2}}));
+            if let Ok(targets) = Targets::read(&config) {
+                let _ = targets.claim(3, Projection::DownProj);
+            }
+            if let Ok(patterns) = Patterns::read(&config, "alpha_pattern") {
+                let _ = patterns.of(&Projection::QProj.module(11));
+            }
+        }
+    }
+
     /// The claimed modules of two layers.
     fn claimed(fields: Value) -> String {
         let config = config(fields);

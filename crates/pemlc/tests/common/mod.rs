@@ -1,6 +1,7 @@
 //! The built binary, run as a user runs it.
 #![allow(dead_code)] // Each test file uses its own part of this.
 
+pub(crate) mod peft;
 pub(crate) mod tiny;
 
 use std::path::{Path, PathBuf};

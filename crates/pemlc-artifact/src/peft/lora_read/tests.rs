@@ -89,6 +89,8 @@ fn adapters_that_would_be_misread_are_refused() {
             changed(&|config| config["target_modules"] = json!(["q_proj", "k_proj", "down_proj"])),
             changed(&|config| config["target_modules"] = json!(["q_proj"])),
             changed(&|config| config["rank_pattern"] = json!({"down_proj": 4})),
+            changed(&|config| config["rank_pattern"] = json!({"down_proj": 0})),
+            changed(&|config| config["rank_pattern"] = json!({"down_proj": 1.5})),
             renamed(&|name| name.replace("model.layers", "transformer.h")),
             renamed(&|name| name.replace("layers.1", "layers.7")),
             renamed(&|name| name.replace("layers.1.self_attn.q_proj.lora_B", "layers.1.self_attn.q_proj.lora_embedding_B")),
@@ -126,6 +128,8 @@ FOLDER/adapter_model.safetensors: 4 tensors do not fit adapter_config.json and t
   base_model.model.model.layers.0.mlp.down_proj.lora_B.weight is [8, 2], expected [8, 4]
   base_model.model.model.layers.1.mlp.down_proj.lora_A.weight is [2, 12], expected [4, 12]
   base_model.model.model.layers.1.mlp.down_proj.lora_B.weight is [8, 2], expected [8, 4]
+FOLDER/adapter_config.json: `rank_pattern` gives model.layers.0.mlp.down_proj the rank 0
+FOLDER/adapter_config.json: `rank_pattern` gives model.layers.0.mlp.down_proj the rank 1.5
 FOLDER/adapter_model.safetensors: matches no module of the base model (Llama, 2 layers, 8 wide): none of its 8 tensors belongs to one:
   base_model.model.transformer.h.0.mlp.down_proj.lora_A.weight [2, 12]
   base_model.model.transformer.h.0.mlp.down_proj.lora_B.weight [8, 2]
