@@ -4,11 +4,13 @@
 
 PEMLC is the binary, BASE_MODEL what `pemlc import --base` takes, FOLDER a place for some gigabytes. Random adapters on all projections are written as
 PEFT folders, imported, and exported once for each lowering. All graphs take turns, one run each a round; a figure is the median over rounds of the
-process's CPU time on one thread. Needs numpy and onnxruntime.
+process's CPU time on one thread. Needs numpy and onnxruntime. `--fit` also fits the rates of the cost model (passes/task_switch/cost.rs) to the figures of all
+tasks and ranks, and says how far the choice of by-cost is from the best.
 """
 
 import argparse
 import json
+import shutil
 import statistics
 import struct
 import subprocess
@@ -144,6 +146,47 @@ def table(times, base):
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 
+def terms(config, lowering, tasks, rank, shape):
+    """Nodes, bytes and multiply-adds of all deltas of a run, as passes/task_switch/cost.rs counts them."""
+    batch, sequence, _ = shape
+    total = np.zeros(3)
+    for modules in MODULES.values():
+        for module in modules:
+            wide = sum(widths(config, module))
+            if lowering == "gather":
+                total += (4, 12 * batch * wide * rank, batch * sequence * wide * rank)
+            else:
+                total += (3, 4 * wide * rank * tasks, batch * sequence * wide * rank * tasks)
+    return total * config["num_hidden_layers"]
+
+
+def fit(config, figures):
+    """`figures`: (tasks, rank, times). Least squares of relative errors, no rate below zero: a rate that would be is left out."""
+    for lowering in ("gather", "masked"):
+        rows, extra = [], []
+        for tasks, rank, times in figures:
+            for shape, sizes in SHAPES.items():
+                seconds = times[lowering][shape] - times["one task, merged"][shape]
+                weight = 1 / times["one task, merged"][shape]
+                rows.append(terms(config, lowering, tasks, rank, sizes) * weight)
+                extra.append(seconds * weight)
+        rows, extra, kept = np.array(rows), np.array(extra), [0, 1, 2]
+        while True:
+            rates = np.zeros(3)
+            rates[kept] = np.linalg.lstsq(rows[:, kept], extra, rcond=None)[0]
+            if (rates >= 0).all():
+                break
+            kept.remove(min(kept, key=lambda index: rates[index]))
+        error = np.abs(rows @ rates - extra).mean()
+        print(f"{lowering}: node {rates[0]:.2e}, byte {rates[1]:.2e}, multiply_add {rates[2]:.2e}; off by {error:.3f} of the merged graph's time on average")
+    print("\n| tasks | rank | sum over shapes of time over merged: gather | masked | by-cost | over the best |\n|---|---|---|---|---|---|")
+    for tasks, rank, times in figures:
+        mean = {name: sum(times[name].values()) for name in ("gather", "masked", "by-cost")}
+        merged = sum(times["one task, merged"].values())
+        best = min(mean.values())
+        print(f"| {tasks} | {rank} | {mean['gather'] / merged:.2f} | {mean['masked'] / merged:.2f} | {mean['by-cost'] / merged:.2f} | {mean['by-cost'] / best:.2f} |")
+
+
 def size(folder):
     return sum((folder / name).stat().st_size for name in ("model.onnx", "model.onnx.data"))
 
@@ -166,12 +209,14 @@ def main():
     parser.add_argument("--ranks", type=lambda text: [int(part) for part in text.split(",")], default=[16])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--prefix", type=int, default=16)
+    parser.add_argument("--fit", action="store_true")
     parser.add_argument("--config", required=True, help="config.json of the base model, or pemlc.json of an artifact of it")
     arguments = parser.parse_args()
     bench = Bench(arguments)
     config = json.loads(Path(arguments.config).read_text())
     bench.config = config.get("config", config)
     print(f"onnxruntime {onnxruntime.__version__}, one thread, CPU time, median of {arguments.rounds} rounds\n")
+    figures = []
     for rank in arguments.ranks:
         adapters = arguments.folder / "adapters"
         most = max(arguments.tasks)
@@ -191,12 +236,18 @@ def main():
                 with_prefix = bench.run_directory("prefix", {"t0": [adapters / f"r{rank}-0", prefix]})
                 graphs[f"one task, merged, prefix of {arguments.prefix}"] = (bench.graph(with_prefix, "by-cost"), 1)
             print(f"{tasks} tasks, rank {rank} on all projections:\n")
-            table(bench.times(graphs), "one task, merged")
+            times = bench.times(graphs)
+            figures.append((tasks, rank, times))
+            table(times, "one task, merged")
             print()
             for name, (graph, _) in graphs.items():
                 ratio = size(graph) / size(merged)
                 print(f"{name}: {size(graph) / 1e6:.0f} MB ({ratio:.2f}), {resident(graph):.0f} MB resident ({resident(graph) / resident(merged):.2f})")
             print(flush=True)
+            for lowering in ("gather", "masked", "by-cost"):
+                shutil.rmtree(graphs[lowering][0])
+    if arguments.fit:
+        fit(bench.config, figures)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ mod tests {
         assert_eq!(halves(&[2049.0, 2051.0, 65504.0, smallest, -0.0]), [2048.0, 2052.0, 65504.0, smallest, -0.0]);
         // Below the midpoint to the next number that would exist.
         assert_eq!(halves(&[65519.0]), [65504.0]);
-        let bytes = round(&[1.003_906_25, 3.0e38], DType::BF16, 0, 2).unwrap();
+        let bytes = round(&[1.0 + 1.0 / 256.0, 3.0e38], DType::BF16, 0, 2).unwrap();
         let rounded: Vec<f32> =
             bytes.chunks_exact(2).map(|pair| bf16::from_le_bytes([pair[0], pair[1]]).to_f32()).collect();
         assert_eq!(rounded, [1.0, bf16::from_f32(3.0e38).to_f32()]);

@@ -36,7 +36,11 @@ impl Builder {
     }
 
     /// A tensor that an adapter brings. Without one it is NaN throughout, and so is every answer: the base model must not answer.
-    pub(crate) fn from_adapter(&mut self, name: impl Into<String>, shape: Vec<usize>) -> Result<ValueId, IrError> {
+    pub(crate) fn brought_by_adapter(
+        &mut self,
+        name: impl Into<String>,
+        shape: Vec<usize>,
+    ) -> Result<ValueId, IrError> {
         self.graph.overridable(name, Expression::constant(Tensor::f32_from_fn(shape, |_| f32::NAN)))
     }
 

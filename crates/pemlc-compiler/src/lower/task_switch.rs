@@ -77,7 +77,7 @@ impl TaskSwitch {
         match self.task {
             TaskInput::Adapter => {
                 let shape = std::iter::once(1).chain(tensor.shape().iter().skip(1).copied());
-                builder.from_adapter(name, shape.collect())
+                builder.brought_by_adapter(name, shape.collect())
             }
             TaskInput::Id | TaskInput::Pinned => builder.constant(name, tensor),
         }
@@ -122,8 +122,8 @@ impl TaskSwitch {
         let delta_name = format!("{name}.task_delta");
         if self.task == TaskInput::Adapter {
             let matrix = |tensor: &Tensor| tensor.shape().iter().skip(1).copied().collect();
-            let down = builder.from_adapter(down_name, matrix(&delta.down))?;
-            let up = builder.from_adapter(up_name, matrix(&delta.up))?;
+            let down = builder.brought_by_adapter(down_name, matrix(&delta.down))?;
+            let up = builder.brought_by_adapter(up_name, matrix(&delta.up))?;
             let hidden = builder.matmul(format!("{name}.task_hidden"), x, down)?;
             return builder.matmul(delta_name, hidden, up);
         }
