@@ -48,7 +48,7 @@ fn wrong_usage_exits_with_2() {
     exit code: 2
     -- stdout
     -- stderr
-    error: invalid value 'ort' for '--runtime <RUNTIME>': unknown runtime `ort`: expected ort-cpu, ort-cuda or tract
+    error: invalid value 'ort' for '--runtime <RUNTIME>': unknown runtime `ort`: expected ort-cpu, ort-cpu-unoptimized, ort-cuda or tract
 
     For more information, try '--help'.
     ");
