@@ -1,8 +1,8 @@
 //! What a lowering of a task's delta costs, from measurements.
 //!
 //! Seconds of one site, one thread of a CPU under ONNX Runtime: `nodes * node + bytes * byte + multiply-adds * flop`, with the counts
-//! below. `benches/task_switch.py --fit` fits the three numbers of each lowering to what it measures and prints them; they are ratios of
-//! one machine, and only their order matters here.
+//! below. `benches/task_switch.py --fit` fits the three rates of each lowering and prints them: these are of SmolLM2-135M with 2, 8 and 32 tasks of
+//! ranks 8, 16 and 64 (benches/README.md, "The task switch"). They are of one machine, and only their order matters here.
 
 /// Rows and new tokens of a run that an artifact is made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,9 +30,9 @@ struct Rates {
 }
 
 /// A gathered product: small matrices, packed anew for each row of the batch.
-const GATHER: Rates = Rates { node: 9.0e-6, byte: 1.6e-10, multiply_add: 5.2e-11 };
+const GATHER: Rates = Rates { node: 2.2e-6, byte: 5.0e-11, multiply_add: 2.1e-11 };
 /// A product by a constant, packed once.
-const MASKED: Rates = Rates { node: 5.0e-6, byte: 6.0e-11, multiply_add: 2.6e-11 };
+const MASKED: Rates = Rates { node: 5.8e-6, byte: 7.2e-11, multiply_add: 1.0e-11 };
 
 /// A delta: `[in, rank]` and `[rank, out]` for each task; `columns` are the ranks of all tasks, filled-up ones left out.
 #[derive(Debug, Clone, Copy)]

@@ -179,9 +179,10 @@ mod tests {
     }
 
     #[test]
-    fn few_columns_are_masked() {
+    fn masked_factors_stand_beside_each_other() {
         let mut graph = graph(2);
-        let outcome = LowerTaskSwitch::default().run(&mut graph).unwrap();
+        let pass = LowerTaskSwitch { lowering: Lowering::Masked, ..Default::default() };
+        let outcome = pass.run(&mut graph).unwrap();
         assert!(outcome.changed[0].starts_with("`q.task_delta` masks the factors of all tasks"), "{outcome:?}");
         crate::ir::verify(&graph).unwrap();
         super::super::DeadCode.run(&mut graph).unwrap();
