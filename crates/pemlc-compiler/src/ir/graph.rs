@@ -217,6 +217,11 @@ impl Graph {
         }
     }
 
+    /// A value that nothing makes yet.
+    pub(crate) fn declare(&mut self, name: String, value_type: ValueType) -> ValueId {
+        self.add_value(name, value_type)
+    }
+
     fn add_value(&mut self, name: String, value_type: ValueType) -> ValueId {
         self.values.push(Value { name, value_type });
         ValueId(self.values.len() - 1)

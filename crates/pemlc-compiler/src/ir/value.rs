@@ -83,6 +83,11 @@ pub enum Symbol {
 }
 
 impl Symbol {
+    /// The symbol that is written `name`.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        [Self::Batch, Self::PastSequence, Self::Sequence].into_iter().find(|symbol| symbol.name() == name)
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Batch => "batch_size",

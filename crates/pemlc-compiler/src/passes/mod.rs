@@ -60,6 +60,24 @@ pub fn decoder_passes(switch: LowerTaskSwitch, precision: Precision) -> Vec<Box<
     ]
 }
 
+/// The pass `name` in its default form: what text tests name.
+pub fn by_name(name: &str) -> Option<Box<dyn Pass>> {
+    let narrow = |precision| Box::new(ChoosePrecision(precision)) as Box<dyn Pass>;
+    let lower = |lowering| Box::new(LowerTaskSwitch { lowering, workloads: Vec::new() }) as Box<dyn Pass>;
+    match name {
+        "lower_task_switch" => Some(lower(Lowering::ByCost)),
+        "lower_task_switch=gather" => Some(lower(Lowering::Gather)),
+        "lower_task_switch=masked" => Some(lower(Lowering::Masked)),
+        "fold_shared_delta" => Some(Box::new(FoldSharedDelta)),
+        "fold_constants" => Some(Box::new(FoldConstants)),
+        "deduplicate" => Some(Box::new(Deduplicate)),
+        "dead_code" => Some(Box::new(DeadCode)),
+        "precision=f16" => Some(narrow(Precision::F16)),
+        "precision=bf16" => Some(narrow(Precision::BF16)),
+        _ => None,
+    }
+}
+
 /// The passes that freeze a lowered prompt encoder, in order.
 pub fn encoder_passes() -> Vec<Box<dyn Pass>> {
     vec![Box::new(FoldConstants), Box::new(DeadCode)]
