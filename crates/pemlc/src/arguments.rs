@@ -223,7 +223,7 @@ pub(crate) struct EvaluateArguments {
     /// Run directory that the artifact was exported from
     #[arg(long, value_name = "RUN")]
     pub(crate) run: PathBuf,
-    /// Runtime to score on: ort-cpu, ort-cuda or tract
+    /// Runtime to score on: ort-cpu, ort-cpu-unoptimized, ort-cuda or tract
     #[arg(long, default_value = "ort-cpu", value_name = "RUNTIME")]
     pub(crate) runtime: RuntimeKind,
     /// Rows scored at once
@@ -257,7 +257,7 @@ pub(crate) struct RunArguments {
     /// Generate at most so many tokens. Default: 16, or none where there are answers to choose from
     #[arg(long, value_name = "TOKENS")]
     pub(crate) max_new_tokens: Option<usize>,
-    /// Runtime to ask: ort-cpu, ort-cuda or tract
+    /// Runtime to ask: ort-cpu, ort-cpu-unoptimized, ort-cuda or tract
     #[arg(long, default_value = "ort-cpu", value_name = "RUNTIME")]
     pub(crate) runtime: RuntimeKind,
 }
