@@ -23,7 +23,7 @@ class Artifact:
         config = self.config
         shape = (1, config["num_key_value_heads"], 0, config["head_dim"])
         names = [f"{layer}.{part}" for layer in range(config["num_hidden_layers"]) for part in ("key", "value")]
-        past = [np.zeros(shape, np.float32)] * len(names)
+        past = [np.zeros(shape, np.float16 if self.manifest["dtype"] == "f16" else np.float32)] * len(names)
         ids, seen, answer = np.array([prompt], np.int64), 0, []
         for _ in range(tokens):
             length = seen + ids.shape[1]
