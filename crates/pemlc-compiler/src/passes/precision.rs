@@ -37,8 +37,8 @@ impl Precision {
         }
     }
 
-    /// Largest absolute difference of a logit that is up to 10, in proportion beyond, that rounding may make; none for f32. Some more than
-    /// was measured on real models (benches/README.md, "Number types").
+    /// Largest absolute difference of a logit that is up to 10, in proportion beyond, that rounding may make; none for f32. Set
+    /// after what one run of a real model needed (benches/README.md, "Number types").
     pub fn tolerance(self) -> Option<f64> {
         match self {
             Self::F32 => None,
