@@ -1,6 +1,6 @@
 //! Files and directories that appear whole or not at all.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -32,19 +32,34 @@ pub fn write_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<(
 
 /// A directory that is built beside its destination and takes its name on [`commit`](Self::commit). Dropped before that,
 /// it is removed and the destination is as it was.
+///
+/// While it is built its directory is locked. A process that is killed cannot remove it, but loses the lock: the next one to build
+/// beside it does.
 #[derive(Debug)]
 pub struct AtomicDir {
     temporary: tempfile::TempDir,
     destination: PathBuf,
+    /// Held, not read. None where directories cannot be locked; what is killed there stays.
+    _lock: Option<File>,
 }
 
+/// How the names of directories that are being built begin.
+const BUILDING: &str = ".pemlc-building-";
+
 impl AtomicDir {
-    /// Makes an empty temporary directory beside `destination`, whose parents are created.
+    /// Makes an empty temporary directory beside `destination`, whose parents are created. Removes those of killed processes.
     pub fn new(destination: &Path) -> io::Result<Self> {
         let parent = parent(destination);
         fs::create_dir_all(parent)?;
-        let temporary = tempfile::Builder::new().prefix(".pemlc-").tempdir_in(parent)?;
-        Ok(Self { temporary, destination: destination.to_path_buf() })
+        remove_abandoned(parent)?;
+        loop {
+            let temporary = tempfile::Builder::new().prefix(BUILDING).tempdir_in(parent)?;
+            let lock = lock(temporary.path());
+            // Before it was locked, another process may have taken it for abandoned.
+            if temporary.path().is_dir() && !matches!(lock, Err(TryLockError::WouldBlock)) {
+                return Ok(Self { temporary, destination: destination.to_path_buf(), _lock: lock.ok() });
+            }
+        }
     }
 
     /// Where to write the contents before the commit.
@@ -55,7 +70,7 @@ impl AtomicDir {
     /// Gives the directory its name. An existing destination is refused unless it is empty or `replace` is set; a
     /// replaced one is removed only once the new one has its name, and comes back if the renaming fails.
     pub fn commit(self, replace: bool) -> io::Result<()> {
-        let Self { temporary, destination } = self;
+        let Self { temporary, destination, _lock } = self;
         sync_tree(temporary.path())?;
         #[cfg(unix)]
         {
@@ -91,6 +106,38 @@ impl AtomicDir {
         let _ = temporary.keep();
         sync_directory(parent)
     }
+}
+
+/// Removes the directories in `parent` that a process was building when it was killed.
+fn remove_abandoned(parent: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(parent)? {
+        let entry = entry?;
+        if !entry.file_name().to_string_lossy().starts_with(BUILDING)
+            || !entry.file_type().is_ok_and(|kind| kind.is_dir())
+        {
+            continue;
+        }
+        // Whoever holds the lock is alive. The lock is kept until the directory is gone.
+        if let Ok(_lock) = lock(&entry.path()) {
+            match fs::remove_dir_all(entry.path()) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    let name = entry.path();
+                    let reason =
+                        format!("{}, left by a process that was killed, cannot be removed: {error}", name.display());
+                    return Err(io::Error::new(error.kind(), reason));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Locks a directory for as long as the result lives.
+fn lock(directory: &Path) -> Result<File, TryLockError> {
+    let file = File::open(directory).map_err(TryLockError::Error)?;
+    file.try_lock()?;
+    Ok(file)
 }
 
 fn parent(path: &Path) -> &Path {
@@ -163,5 +210,23 @@ mod tests {
         replacing.commit(true).unwrap();
         assert_eq!(fs::read_to_string(destination.join("file")).unwrap(), "2");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left beside it");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_a_killed_process_was_building_is_removed_and_what_a_live_one_builds_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let dead = folder.path().join(format!("{BUILDING}dead"));
+        let theirs = folder.path().join(".pemlc-theirs");
+        for path in [&dead, &theirs] {
+            fs::create_dir(path).unwrap();
+            fs::write(path.join("file"), "half").unwrap();
+        }
+        let live = AtomicDir::new(&folder.path().join("first")).unwrap();
+        let second = AtomicDir::new(&folder.path().join("second")).unwrap();
+        assert!(!dead.exists() && theirs.exists());
+        assert!(live.path().is_dir() && second.path().is_dir());
+        live.commit(false).unwrap();
+        assert!(folder.path().join("first").is_dir());
     }
 }
