@@ -5,7 +5,12 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Files hashed at a time: beyond this a disk is the limit.
+const MAX_HASHERS: usize = 8;
 
 /// One file, as a manifest records it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -35,6 +40,26 @@ pub fn hash_file(file: &Path, name: &str) -> io::Result<FileHash> {
         bytes += read as u64;
     }
     Ok(FileHash { path: name.to_owned(), sha256: hexadecimal(&hasher.finalize()), bytes })
+}
+
+/// Hashes files, each with the path to record, several at a time. Results are in the order of `files`.
+pub fn hash_files(files: &[(PathBuf, String)]) -> Vec<io::Result<FileHash>> {
+    let results: Vec<OnceLock<io::Result<FileHash>>> = files.iter().map(|_| OnceLock::new()).collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some(index) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|index| *index < files.len()) {
+            let (file, name) = &files[index];
+            // Every index is handed out once, so that the place is empty.
+            let _ = results[index].set(hash_file(file, name));
+        }
+    };
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(files.len()).min(MAX_HASHERS);
+    std::thread::scope(|scope| {
+        (1..workers).for_each(|_| drop(scope.spawn(work)));
+        work();
+    });
+    let missed = || Err(io::Error::other("the thread that hashes it ended early"));
+    results.into_iter().map(|result| result.into_inner().unwrap_or_else(missed)).collect()
 }
 
 /// Lower-case hexadecimal SHA-256 of `bytes`.
@@ -94,6 +119,25 @@ fn hexadecimal(digest: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_hashed_together_keep_their_order_and_their_errors() {
+        let folder = tempfile::tempdir().unwrap();
+        let files: Vec<(PathBuf, String)> =
+            (0..20).map(|n| (folder.path().join(n.to_string()), format!("name {n}"))).collect();
+        for (n, (path, _)) in files.iter().enumerate().filter(|(n, _)| *n != 7) {
+            fs::write(path, vec![n as u8; 1000 * n]).unwrap();
+        }
+        let hashes = hash_files(&files);
+        assert_eq!(hashes.len(), files.len());
+        for ((path, name), hash) in files.iter().zip(hashes) {
+            match hash {
+                Ok(hash) => assert_eq!(hash, hash_file(path, name).unwrap()),
+                Err(error) => assert_eq!((name.as_str(), error.kind()), ("name 7", io::ErrorKind::NotFound)),
+            }
+        }
+        assert!(hash_files(&[]).is_empty());
+    }
 
     #[test]
     fn hashes_a_tree_in_path_order_and_finds_what_changed() {

@@ -19,7 +19,7 @@ pub use error::CheckpointError;
 pub use tensor::TensorView;
 
 use crate::config::ModelConfig;
-use crate::hash::{FileHash, hash_file};
+use crate::hash::{FileHash, hash_files};
 use mapped::MappedFile;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -171,8 +171,11 @@ impl Checkpoint {
 
     /// Name, SHA-256 and size of every file that holds weights or configuration. Reads the files once.
     pub fn file_hashes(&self) -> Result<Vec<FileHash>, CheckpointError> {
-        let files = self.hashed.iter();
-        files.map(|(path, name)| hash_file(path, name).map_err(|source| CheckpointError::io(path, source))).collect()
+        hash_files(&self.hashed)
+            .into_iter()
+            .zip(&self.hashed)
+            .map(|(hash, (path, _))| hash.map_err(|source| CheckpointError::io(path, source)))
+            .collect()
     }
 
     fn first_bytes(&self) -> &[u8] {
