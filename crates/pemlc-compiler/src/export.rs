@@ -1,13 +1,14 @@
 //! `pemlc export`: the whole pipeline, from a run directory to an artifact directory.
 
-use crate::emit::{IR_VERSION, MODEL_FILE, OPSET, WriteError};
+use crate::emit::{MODEL_FILE, WriteError};
 use crate::freeze::FreezeError;
 use crate::ir::{Graph, IrError, verify};
 use crate::lower::lower_decoder;
 use crate::model_card::model_card;
 use crate::outputs::{Extras, companions, lower_extras, write_adapters, write_graphs, write_task_folders};
-use crate::passes::{LowerTaskSwitch, PassError, Precision, decoder_passes, run_passes_with};
+use crate::passes::{PassError, PipelineOptions, decoder_passes, run_passes_with};
 use crate::run_source::{RunSource, SourceError};
+use crate::target::common_runtimes;
 use crate::trace::{PrintAfter, Trace};
 use pemlc_artifact::artifact::{ARTIFACT_SCHEMA_VERSION, ArtifactManifest, GraphRecord};
 use pemlc_artifact::atomic::AtomicDir;
@@ -29,10 +30,8 @@ pub struct ExportOptions {
     pub force: bool,
     /// What to write beside `model.onnx`.
     pub extras: Extras,
-    /// How deltas that tasks have for themselves are lowered.
-    pub switch: LowerTaskSwitch,
-    /// Number types of floats.
-    pub precision: Precision,
+    /// What the passes are told.
+    pub pipeline: PipelineOptions,
     /// After which passes to keep graphs as text.
     pub print_after: PrintAfter,
 }
@@ -129,7 +128,7 @@ pub fn export(
 ) -> Result<Exported, ExportError> {
     let mut clock = Clock { progress, last: Instant::now() };
     refuse_occupied(out, options)?;
-    let passes = decoder_passes(options.switch.clone(), options.precision);
+    let passes = decoder_passes(&options.pipeline);
     if let Some(name) = options.print_after.unknown(&passes) {
         let known = passes.iter().map(|pass| pass.name()).collect::<Vec<_>>().join(", ");
         return Err(ExportError::UnknownPass { name: name.to_owned(), known });
@@ -173,7 +172,8 @@ pub fn export(
         move |source| ExportError::Io { path, source }
     };
     let directory = AtomicDir::new(out).map_err(io_error(out))?;
-    let files = write_graphs(&graph, &extras, &checkpoint, &metadata(&source), directory.path())?;
+    let files =
+        write_graphs(&graph, &extras, &checkpoint, (&metadata(&source), options.pipeline.target), directory.path())?;
     if options.extras.ort_adapters {
         write_adapters(&normal_form, &tasks, directory.path())?;
     }
@@ -304,11 +304,11 @@ fn write_manifest(
         config: checkpoint.config().clone(),
         method: run.method.clone(),
         tasks: run.tasks.clone(),
-        opset: OPSET,
-        ir_version: IR_VERSION,
-        dtype: options.precision.name().to_owned(),
-        runtimes: options.precision.runtimes().iter().map(|name| (*name).to_owned()).collect(),
-        tolerance: options.precision.tolerance(),
+        opset: options.pipeline.target.opset.number(),
+        ir_version: options.pipeline.target.opset.ir_version(),
+        dtype: options.pipeline.precision.name().to_owned(),
+        runtimes: common_runtimes(&[options.pipeline.precision.runtimes(), options.pipeline.target.runtimes()]),
+        tolerance: options.pipeline.precision.tolerance(),
         profile: "causal-lm".to_owned(),
         encoder_difference,
         graphs,

@@ -19,6 +19,7 @@ pub mod passes;
 mod private_scale;
 pub mod run_source;
 pub mod snapshot;
+pub mod target;
 pub mod trace;
 
 pub use export::{ExportError, ExportOptions, Exported, export};

@@ -6,6 +6,7 @@ use crate::genai::{GENAI_CONFIG, genai_config};
 use crate::ir::{Graph, IrError, Tensor};
 use crate::lower::{AnswerTokens, lower_adapter_decoder, lower_pinned_decoder, lower_scorer, projection_path};
 use crate::normal_form::{NormalForm, PrefixLayer};
+use crate::target::Target;
 use pemlc_artifact::artifact::{GraphProfile, GraphRecord};
 use pemlc_artifact::hash::FileHash;
 use pemlc_artifact::{Checkpoint, CheckpointError, ModelConfig};
@@ -120,19 +121,20 @@ pub(crate) fn write_graphs(
     main: &Graph,
     extras: &[ExtraGraph],
     checkpoint: &Checkpoint,
-    metadata: &[(String, String)],
+    (metadata, target): (&[(String, String)], Target),
     directory: &Path,
 ) -> Result<Vec<FileHash>, ExportError> {
     let beside = extras.iter().filter(|extra| !extra.record.file.contains('/'));
     let beside = beside.map(|extra| (extra.record.file.as_str(), &extra.graph));
     let graphs: Vec<(&str, &Graph)> = std::iter::once((MODEL_FILE, main)).chain(beside).collect();
-    let mut files = write_models(&graphs, DATA_FILE, checkpoint, metadata, directory)?;
+    let mut files = write_models(&graphs, DATA_FILE, checkpoint, (metadata, target), directory)?;
     for extra in extras.iter().filter(|extra| extra.record.file.contains('/')) {
         let Some((parent, name)) = extra.record.file.rsplit_once('/') else { continue };
         let folder = directory.join(parent);
         std::fs::create_dir_all(&folder).map_err(at(&folder))?;
         // The name that transformers.js derives from the graph's.
-        let written = write_models(&[(name, &extra.graph)], &format!("{name}_data"), checkpoint, metadata, &folder)?;
+        let written =
+            write_models(&[(name, &extra.graph)], &format!("{name}_data"), checkpoint, (metadata, target), &folder)?;
         files.extend(written.into_iter().map(|file| FileHash { path: format!("{parent}/{}", file.path), ..file }));
     }
     Ok(files)

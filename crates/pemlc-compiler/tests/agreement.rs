@@ -6,7 +6,7 @@ mod support;
 use ndarray::{Array1, Array2, s};
 use pemlc_artifact::Family;
 use pemlc_compiler::ExportOptions;
-use pemlc_compiler::passes::{LowerTaskSwitch, Lowering, Precision};
+use pemlc_compiler::passes::{LowerTaskSwitch, Lowering, PipelineOptions, Precision};
 use pemlc_runtime::{Inputs, Outputs, Padding, Row, RuntimeKind, Session};
 use support::fixture::{Fixture, PrefixKind, Spec};
 use support::{reference, runtime};
@@ -82,13 +82,17 @@ fn unknown_tasks_answer_nan(fixture: &Fixture, session: &mut dyn Session, tasks:
 }
 
 fn agrees(spec: Spec) {
-    agrees_as(spec, ExportOptions::default(), TOLERANCE);
+    agrees_as(spec, PipelineOptions::default(), TOLERANCE);
 }
 
-fn agrees_as(spec: Spec, options: ExportOptions, tolerance: f64) {
+fn in_precision(precision: Precision) -> PipelineOptions {
+    PipelineOptions { precision, ..Default::default() }
+}
+
+fn agrees_as(spec: Spec, pipeline: PipelineOptions, tolerance: f64) {
     let fixture = Fixture::new(spec);
-    let precision = options.precision;
-    let out = fixture.export_as(options);
+    let precision = pipeline.precision;
+    let out = fixture.export_as(ExportOptions { pipeline, ..Default::default() });
     let weights = pemlc_compiler::inspect(&out.join("model.onnx")).unwrap();
     let holds = |dtype: &str| weights.contains(&format!("q_proj.weight: {dtype}["));
     assert!(holds(precision.name()), "the weights are not {}", precision.name());
@@ -177,21 +181,22 @@ fn everything() -> Spec {
 /// Logits of the fixture are below 5; f16 keeps eleven bits.
 #[test]
 fn products_and_cache_in_f16() {
-    agrees_as(everything(), ExportOptions { precision: Precision::F16, ..Default::default() }, 2e-2);
+    agrees_as(everything(), in_precision(Precision::F16), 2e-2);
 }
 
 /// bf16 keeps eight bits of each weight.
 #[test]
 fn weights_stored_in_bf16() {
-    agrees_as(everything(), ExportOptions { precision: Precision::BF16, ..Default::default() }, 1e-1);
+    agrees_as(everything(), in_precision(Precision::BF16), 1e-1);
 }
 
 #[test]
 fn every_lowering_of_private_deltas() {
     for lowering in Lowering::ALL {
         let switch = LowerTaskSwitch { lowering, workloads: Vec::new() };
-        agrees_as(everything(), ExportOptions { switch: switch.clone(), ..Default::default() }, TOLERANCE);
-        let options = ExportOptions { switch, precision: Precision::F16, ..Default::default() };
+        let options = PipelineOptions { switch, ..Default::default() };
+        agrees_as(everything(), options.clone(), TOLERANCE);
+        let options = PipelineOptions { precision: Precision::F16, ..options };
         agrees_as(everything(), options, 2e-2);
     }
 }

@@ -5,7 +5,7 @@ use pemlc_artifact::Projection;
 use pemlc_compiler::ir::{Tensor, parse, verify};
 use pemlc_compiler::lower::lower_decoder;
 use pemlc_compiler::normal_form::{LowRank, NormalForm};
-use pemlc_compiler::passes::{LowerTaskSwitch, Precision, by_name, decoder_passes, run_passes};
+use pemlc_compiler::passes::{PipelineOptions, Precision, by_name, decoder_passes, run_passes};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -120,7 +120,8 @@ fn a_decoder_is_read_back_from_its_text() {
     let private = [((0, Projection::QProj), delta)].into_iter().collect();
     let normal_form = NormalForm { tasks: 2, private, ..NormalForm::default() };
     let mut graph = lower_decoder(config, &normal_form).unwrap();
-    run_passes(&mut graph, &decoder_passes(LowerTaskSwitch::default(), Precision::F16)).unwrap();
+    run_passes(&mut graph, &decoder_passes(&PipelineOptions { precision: Precision::F16, ..Default::default() }))
+        .unwrap();
     let text = graph.to_string();
     assert!(text.contains(" #") && graph.constants().len() >= 2);
     let read = parse(&text, &graph.constants()).unwrap();

@@ -9,9 +9,9 @@ mod round;
 pub use evaluate::EvaluateError;
 pub use external_data::WriteError;
 pub use ort_adapter::ort_adapter;
-pub use protobuf::{IR_VERSION, OPSET};
 
 use crate::ir::Graph;
+use crate::target::Target;
 use ::protobuf::Message;
 use pemlc_artifact::Checkpoint;
 use pemlc_artifact::hash::FileHash;
@@ -29,7 +29,7 @@ pub fn write_models(
     graphs: &[(&str, &Graph)],
     data_file: &str,
     checkpoint: &Checkpoint,
-    metadata: &[(String, String)],
+    (metadata, target): (&[(String, String)], Target),
     directory: &Path,
 ) -> Result<Vec<FileHash>, WriteError> {
     let plan = external_data::plan(&graphs.iter().map(|(_, graph)| *graph).collect::<Vec<_>>());
@@ -38,7 +38,7 @@ pub fn write_models(
     for ((name, graph), places) in graphs.iter().zip(&plan.places) {
         let path = directory.join(name);
         let io_error = |source| WriteError::Io { path: path.clone(), source };
-        let bytes = protobuf::model(graph, places, data_file, metadata).write_to_bytes();
+        let bytes = protobuf::model(graph, places, data_file, metadata, target).write_to_bytes();
         let bytes = bytes.map_err(|error| io_error(std::io::Error::other(error)))?;
         std::fs::write(&path, &bytes).map_err(io_error)?;
         let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();

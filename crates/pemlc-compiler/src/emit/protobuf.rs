@@ -2,6 +2,7 @@
 
 use super::external_data::{Place, inline};
 use crate::ir::{DType, Dim, Graph, Node, Op, Tensor, ValueId, ValueType};
+use crate::target::Target;
 use onnx_protobuf::attribute_proto::AttributeType;
 use onnx_protobuf::tensor_proto::DataLocation;
 use onnx_protobuf::tensor_shape_proto::Dimension;
@@ -11,12 +12,7 @@ use onnx_protobuf::{
     TensorShapeProto, TypeProto, ValueInfoProto,
 };
 use protobuf::{EnumOrUnknown, MessageField};
-use std::collections::BTreeMap;
-
-/// Opset of the standard operators.
-pub const OPSET: i64 = 18;
-/// ONNX IR version.
-pub const IR_VERSION: i64 = 8;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Numbers of `TensorProto.DataType`.
 fn data_type(dtype: DType) -> i32 {
@@ -40,17 +36,26 @@ pub(super) fn model(
     places: &BTreeMap<ValueId, Place>,
     data_file: &str,
     metadata: &[(String, String)],
+    target: Target,
 ) -> ModelProto {
     let mut model = ModelProto::new();
-    model.ir_version = IR_VERSION;
+    model.ir_version = target.opset.ir_version();
     model.producer_name = "pemlc".to_owned();
     model.producer_version = env!("CARGO_PKG_VERSION").to_owned();
-    let mut opset = OperatorSetIdProto::new();
-    opset.version = OPSET;
-    model.opset_import.push(opset);
+    let own = graph.nodes().iter().map(|node| node.op.domain()).filter(|domain| !domain.is_empty());
+    let own: BTreeSet<&str> = own.collect();
+    let sets = std::iter::once(("", target.opset.number())).chain(own.into_iter().map(|domain| (domain, 1)));
+    model.opset_import = sets.map(|(domain, version)| operator_set(domain, version)).collect();
     model.metadata_props = metadata.iter().map(|(key, value)| entry(key, value)).collect();
     model.graph = MessageField::some(Emitter::default().graph(graph, places, data_file));
     model
+}
+
+fn operator_set(domain: &str, version: i64) -> OperatorSetIdProto {
+    let mut set = OperatorSetIdProto::new();
+    set.domain = domain.to_owned();
+    set.version = version;
+    set
 }
 
 fn entry(key: &str, value: &str) -> StringStringEntryProto {
@@ -105,6 +110,7 @@ impl Emitter {
         let mut proto = NodeProto::new();
         proto.name = name(&node.output());
         proto.op_type = node.op.name().to_owned();
+        proto.domain = node.op.domain().to_owned();
         proto.input = node.inputs.iter().map(name).collect();
         proto.output = node.outputs.iter().map(name).collect();
         match &node.op {

@@ -126,6 +126,11 @@ pub enum Op {
 }
 
 impl Op {
+    /// The operator set that it belongs to; the empty one is ONNX's own.
+    pub fn domain(&self) -> &'static str {
+        ""
+    }
+
     /// Name, which is the ONNX operator type where ONNX has the operator.
     pub fn name(&self) -> &'static str {
         match self {

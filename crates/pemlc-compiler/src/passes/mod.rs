@@ -16,6 +16,7 @@ pub use precision::{ChoosePrecision, Precision};
 pub use task_switch::{LowerTaskSwitch, Lowering, WORKLOADS, Workload};
 
 use crate::ir::{Graph, IrError, verify};
+use crate::target::Target;
 
 /// A rewriting of a graph that keeps what it computes.
 pub trait Pass {
@@ -48,15 +49,26 @@ pub struct PassError {
     pub reason: String,
 }
 
+/// What the passes of a decoder are told.
+#[derive(Debug, Clone, Default)]
+pub struct PipelineOptions {
+    /// How deltas that tasks have for themselves are lowered.
+    pub switch: LowerTaskSwitch,
+    /// Number types of floats.
+    pub precision: Precision,
+    /// What the graph is written for.
+    pub target: Target,
+}
+
 /// The passes that a lowered decoder goes through, in order.
-pub fn decoder_passes(switch: LowerTaskSwitch, precision: Precision) -> Vec<Box<dyn Pass>> {
+pub fn decoder_passes(options: &PipelineOptions) -> Vec<Box<dyn Pass>> {
     vec![
-        Box::new(switch),
+        Box::new(options.switch.clone()),
         Box::new(FoldSharedDelta),
         Box::new(FoldConstants),
         Box::new(Deduplicate),
         Box::new(DeadCode),
-        Box::new(ChoosePrecision(precision)),
+        Box::new(ChoosePrecision(options.precision)),
     ]
 }
 

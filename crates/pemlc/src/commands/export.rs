@@ -6,7 +6,8 @@ use crate::table::{bytes, seconds};
 use anyhow::{Context, bail};
 use pemlc_artifact::run::{RunManifest, RunPaths, TaskRecord};
 use pemlc_compiler::outputs::Extras;
-use pemlc_compiler::passes::LowerTaskSwitch;
+use pemlc_compiler::passes::{LowerTaskSwitch, PipelineOptions};
+use pemlc_compiler::target::Target;
 use pemlc_compiler::trace::PrintAfter;
 use pemlc_compiler::{ExportOptions, Exported};
 use pemlc_data::{Request, Template, Tokenizer};
@@ -17,8 +18,11 @@ pub(crate) fn run(arguments: &ExportArguments) -> anyhow::Result<Outcome> {
     let started = Instant::now();
     let options = ExportOptions {
         force: arguments.force,
-        precision: arguments.dtype,
-        switch: LowerTaskSwitch { lowering: arguments.task_switch, workloads: arguments.optimize_for.clone() },
+        pipeline: PipelineOptions {
+            switch: LowerTaskSwitch { lowering: arguments.task_switch, workloads: arguments.optimize_for.clone() },
+            precision: arguments.dtype,
+            target: Target { operators: arguments.target, opset: arguments.opset },
+        },
         extras: extras(&arguments.run, &arguments.also)?,
         print_after: match arguments.print_after.as_slice() {
             [] => PrintAfter::Nothing,
