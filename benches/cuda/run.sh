@@ -3,7 +3,8 @@
 #
 #   ./run.sh OUT [STEP...]      with no STEP, every step; a STEP is a prefix of names that OUT/steps.txt lists
 #
-# Environment: DEVICE=cuda:0, BATCH, SEQUENCE, STEPS (training steps timed), STEP_SECONDS (limit of one step), PYTHON.
+# Environment: DEVICE=cuda:0, BATCH, SEQUENCE, STEPS (training steps timed), STEP_SECONDS (limit of one step), PYTHON, RUNTIME=ort-cuda.
+# Steps from 70 on run exported graphs on ONNX Runtime: PEMLC_ORT_DYLIB, or the library of Python's onnxruntime-gpu.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 out=${1:?usage: run.sh OUT [STEP...]}
@@ -17,6 +18,7 @@ sequence=${SEQUENCE:-512}
 steps=${STEPS:-10}
 seconds=${STEP_SECONDS:-600}
 python=${PYTHON:-python3}
+runtime=${RUNTIME:-ort-cuda}
 failed=0
 
 is_wanted() {
@@ -63,6 +65,19 @@ find_cuda() {
     export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-}
 }
 
+# The ONNX Runtime library with CUDA, and the CUDA libraries that its provider loads.
+find_ort() {
+    local package folder
+    package=$("$python" -c 'import importlib.util; print(importlib.util.find_spec("onnxruntime").submodule_search_locations[0])' 2>/dev/null) || package=
+    if [ -z "${PEMLC_ORT_DYLIB:-}" ] && [ -n "$package" ]; then
+        PEMLC_ORT_DYLIB=$(ls "$package"/capi/libonnxruntime.so.* 2>/dev/null | head -n 1)
+        export PEMLC_ORT_DYLIB
+    fi
+    for folder in $("$python" -c 'import glob, nvidia; print("\n".join(f for p in nvidia.__path__ for f in glob.glob(p + "/*/lib")))' 2>/dev/null); do
+        LD_LIBRARY_PATH=$LD_LIBRARY_PATH:$folder
+    done
+}
+
 environment() {
     date -u
     uname -srm
@@ -76,11 +91,14 @@ environment() {
     "$python" --version
     "$python" -c 'import torch; print("torch", torch.__version__, torch.version.cuda, torch.cuda.is_available())'
     "$python" -c 'import peft, transformers; print("peft", peft.__version__, "transformers", transformers.__version__)'
+    echo "PEMLC_ORT_DYLIB=${PEMLC_ORT_DYLIB:-}"
+    "$python" -c 'import onnxruntime; print("onnxruntime", onnxruntime.__version__, onnxruntime.get_available_providers())'
     "$here/pemlc" --version
     ldd "$here/pemlc"
 }
 
 find_cuda
+find_ort
 rm -f "$out/results.jsonl" "$out/steps.txt"
 environment >"$out/environment.txt" 2>&1
 
@@ -124,6 +142,39 @@ for search in relaxation=straight_through update=bilevel generators=per_layer in
     step "62-train-$name" "$here/pemlc" train "$here/tiny.toml" --output "$out/$name" --device "$device" --set "prefix.$search"
     step "63-export-$name" "$here/pemlc" export "$out/$name" "$out/$name-artifact" --runtime tract
 done
+
+# Exported graphs on ONNX Runtime: every number type, lowering, target and further graph that this build has. The run is trained here, on the
+# CPU, so that these steps can be run by themselves.
+knows() { "$here/pemlc" export --help | grep -qw -- "$1"; }
+check() {
+    local name=$1
+    shift
+    step "71-export-$name" "$here/pemlc" export "$out/ort-run" "$out/ort-$name" --no-check "$@"
+    step "72-check-$name" "$here/pemlc" check "$out/ort-$name" --runtime "$runtime" --drawn 40
+    step "73-bisect-$name" "$here/pemlc" check "$out/ort-$name" "--bisect=$runtime,ort-cpu-unoptimized" --drawn 8
+}
+step 70-train-for-ort "$here/pemlc" train "$here/tiny.toml" --output "$out/ort-run" --device cpu --set 'lora.sharing="both"'
+check f32 --task-switch gather --also scorer,per-task,ort-adapters
+check f32-masked --task-switch masked
+for dtype in f16 bf16; do
+    check "$dtype" --dtype "$dtype" --also scorer,per-task,ort-adapters
+done
+# The lowest opset that has what these types need is export's own choice.
+for dtype in int8 int4; do
+    knows "$dtype" && check "$dtype" --dtype "$dtype"
+done
+for opset in 21 23 24; do
+    check "opset-$opset" --opset "$opset"
+done
+check target-ort --target ort
+check target-ort-f16 --target ort --dtype f16
+# Asked for a GPU that is not there, nothing may run in its place.
+if [ "$runtime" = ort-cuda ] && is_wanted 75-no-such-device; then
+    CUDA_VISIBLE_DEVICES= timeout "$seconds" "$here/pemlc" check "$out/ort-f32" --runtime ort-cuda >"$out/75-no-such-device.txt" 2>"$out/75-no-such-device.err"
+    [ $? -eq 1 ] && ! grep -q 'validated: true' "$out/75-no-such-device.txt" && status=0 || status=1
+    printf '%-40s status %3d\n' 75-no-such-device "$status" | tee -a "$out/steps.txt"
+    failed=$((failed + status))
+fi
 
 echo "$failed steps failed; see $out"
 [ "$failed" -eq 0 ]

@@ -1,7 +1,7 @@
 //! What goes into a graph and what comes out, in terms of rows, tasks and caches.
 
-use crate::RuntimeError;
-use ndarray::{Array1, Array2, Array3, Array4, s};
+use crate::{RawTensor, RuntimeError};
+use ndarray::{Array1, Array2, Array3, Array4, ArrayD, IxDyn, s};
 use std::fmt::Write as _;
 
 /// Keys and values of one layer, each `[batch_size, kv_heads, length, head_dim]`.
@@ -125,6 +125,30 @@ impl Inputs {
         self.past.as_ref().and_then(|layers| layers.first()).map_or(0, |layer| layer.key.dim().2)
     }
 
+    /// The same as tensors by name; an absent cache is an empty one. A graph may not have all of these inputs.
+    pub(crate) fn feed(&self, cache: CacheShape) -> Vec<(String, RawTensor)> {
+        let integers = |array: ArrayD<i64>| RawTensor::I64(array);
+        let mut feed = vec![
+            ("input_ids".to_owned(), integers(self.input_ids.clone().into_dyn())),
+            ("attention_mask".to_owned(), integers(self.attention_mask.clone().into_dyn())),
+            ("position_ids".to_owned(), integers(self.position_ids.clone().into_dyn())),
+            ("task_id".to_owned(), integers(self.task_id.clone().into_dyn())),
+        ];
+        let empty = || ArrayD::zeros(IxDyn(&[self.batch_size(), cache.kv_heads, 0, cache.head_dim]));
+        for layer in 0..cache.layers {
+            let past = self.past.as_ref().and_then(|layers| layers.get(layer));
+            for (part, array) in [("key", past.map(|past| &past.key)), ("value", past.map(|past| &past.value))] {
+                let array = array.map_or_else(empty, |array| array.clone().into_dyn());
+                let tensor = match cache.dtype {
+                    CacheType::F32 => RawTensor::F32(array),
+                    CacheType::F16 => RawTensor::F16(array),
+                };
+                feed.push((format!("past_key_values.{layer}.{part}"), tensor));
+            }
+        }
+        feed
+    }
+
     /// `batch 2, sequence 5, past 0, task_id [0, 1]`.
     pub(crate) fn describe(&self) -> String {
         let mut text =
@@ -194,7 +218,7 @@ impl Outputs {
 }
 
 /// `cumsum(mask) - 1`, not below 0, of the last `new` columns.
-fn positions(mask: &Array2<i64>, new: usize) -> Array2<i64> {
+pub(crate) fn positions(mask: &Array2<i64>, new: usize) -> Array2<i64> {
     let (batch, total) = mask.dim();
     let skipped = total - new;
     let mut positions = Array2::zeros((batch, new));

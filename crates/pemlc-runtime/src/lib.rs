@@ -3,10 +3,12 @@
 //! - [`open`] gives a [`Session`] on a graph: ONNX Runtime on the CPU, ONNX Runtime on CUDA, or tract. What was asked for runs, or an
 //!   error says why not; nothing falls back.
 //! - [`generate()`] and [`score()`] use a session as a client would.
+//! - [`bisect()`] narrows a difference between two runtimes to the first node that one of them computes wrongly.
 //! - [`check()`] compares an artifact directory with its probes on several runtimes; [`record`] writes what it found into `pemlc.json`.
 // Not forbidden: the slicing macro of ndarray allows it within its expansion.
 #![deny(unsafe_code)]
 
+mod bisect;
 mod check;
 mod error;
 mod generate;
@@ -24,7 +26,11 @@ mod scorer;
 mod session;
 mod tract;
 
-pub use check::{CheckError, CheckOptions, DEFAULT_DRAWN, DEFAULT_RUNTIMES, DEFAULT_TOLERANCE, check, record};
+pub use bisect::{
+    BisectError, Bisection, Culprit, Difference, Element, Growth, Hidden, Operand, Side, Step, Verdict, bisect,
+    default_sides,
+};
+pub use check::{CheckError, CheckOptions, DEFAULT_DRAWN, DEFAULT_RUNTIMES, DEFAULT_TOLERANCE, Drawn, check, record};
 pub use error::RuntimeError;
 pub use generate::{GenerateOptions, Generated, generate};
 pub use io::{CacheShape, CacheType, Inputs, KeyValue, Outputs, Padding, Row};

@@ -1,13 +1,19 @@
 //! ONNX Runtime on the CPU.
 
 use crate::ort_session::OrtSession;
+use crate::session::Decoder;
 use crate::{OpenOptions, RuntimeError, RuntimeKind, ort_environment};
 use ort::ep::{CPU, ExecutionProvider, ExecutionProviderDispatch};
 use std::path::Path;
 
-pub(crate) fn open(kind: RuntimeKind, model: &Path, options: &OpenOptions) -> Result<OrtSession, RuntimeError> {
+pub(crate) fn open(
+    kind: RuntimeKind,
+    model: &Path,
+    decoder: &Decoder,
+    options: &OpenOptions,
+) -> Result<OrtSession, RuntimeError> {
     ort_environment::environment(options)?;
-    OrtSession::open(kind, provider(), CPU::NAME, model, options)
+    OrtSession::open(kind, provider(), CPU::NAME, model, decoder, options)
 }
 
 pub(crate) fn provider() -> ExecutionProviderDispatch {

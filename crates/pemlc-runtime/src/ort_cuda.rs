@@ -1,14 +1,15 @@
 //! ONNX Runtime on CUDA. It runs on CUDA or fails: ONNX Runtime by itself would fall back to the CPU and say nothing.
 
 use crate::ort_session::OrtSession;
+use crate::session::Decoder;
 use crate::{OpenOptions, RuntimeError, RuntimeKind, ort_environment};
 use ort::ep::{CUDA, ExecutionProvider, ExecutionProviderDispatch};
 use std::path::Path;
 
 const RUNTIME: RuntimeKind = RuntimeKind::OrtCuda;
 
-pub(crate) fn open(model: &Path, options: &OpenOptions) -> Result<OrtSession, RuntimeError> {
-    OrtSession::open(RUNTIME, provider(options)?, CUDA::NAME, model, options)
+pub(crate) fn open(model: &Path, decoder: &Decoder, options: &OpenOptions) -> Result<OrtSession, RuntimeError> {
+    OrtSession::open(RUNTIME, provider(options)?, CUDA::NAME, model, decoder, options)
 }
 
 /// The CUDA execution provider, or why there is none.

@@ -1,28 +1,27 @@
 //! What the execution providers of ONNX Runtime have in common.
 
-use crate::session::Session;
+use crate::ort_profile::FirstRun;
+use crate::session::{Decoder, Session};
 use crate::{
     CacheShape, CacheType, Inputs, KeyValue, OpenOptions, Outputs, RuntimeError, RuntimeKind, ort_environment,
-    ort_profile,
 };
 use half::f16;
 use ndarray::{Array3, Array4};
 use ort::ep::ExecutionProviderDispatch;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
-use ort::session::{Session as OnnxSession, SessionInputValue};
+use ort::session::{Adapter, RunOptions, Session as OnnxSession, SessionInputValue};
 use ort::value::{DynValue, Tensor, TensorElementType, TensorRef, ValueType};
 use std::borrow::Cow;
-use std::path::Path;
-use tempfile::TempDir;
+use std::path::{Path, PathBuf};
 
 pub(crate) struct OrtSession {
     session: OnnxSession,
     kind: RuntimeKind,
-    provider: &'static str,
     cache: CacheShape,
-    /// Where ONNX Runtime profiles the first run; gone once that is looked at.
-    profile: Option<TempDir>,
-    verified: bool,
+    takes_task_id: bool,
+    /// Brings the adapter along, where there is one.
+    run: RunOptions,
+    first_run: FirstRun,
 }
 
 impl OrtSession {
@@ -31,28 +30,21 @@ impl OrtSession {
         provider: ExecutionProviderDispatch,
         provider_name: &'static str,
         model: &Path,
+        decoder: &Decoder,
         options: &OpenOptions,
     ) -> Result<Self, RuntimeError> {
         let failed = |message: String| RuntimeError::Load { runtime: kind, path: model.to_owned(), message };
-        let mut builder = build(kind, provider, model, options)?;
-        let profile = TempDir::with_prefix("pemlc-profile-").map_err(|error| failed(error.to_string()))?;
-        builder = builder.with_profiling(profile.path().join("run")).map_err(|error| failed(error.to_string()))?;
+        let builder = build(kind, provider, model, options)?;
+        let (first_run, mut builder) = FirstRun::of(builder, provider_name).map_err(failed)?;
         let session = builder.commit_from_file(model).map_err(|error| failed(error.to_string()))?;
         let interface = |message: String| RuntimeError::Interface { runtime: kind, path: model.to_owned(), message };
-        let cache = cache_shape(&session).map_err(interface)?;
-        Ok(Self { session, kind, provider: provider_name, cache, profile: Some(profile), verified: false })
-    }
-
-    /// After the first successful run: did the provider asked for do the work?
-    fn verify_provider(&mut self) -> Result<(), RuntimeError> {
-        let Some(folder) = self.profile.take() else { return Ok(()) };
-        let failed = |message: String| RuntimeError::Provider { runtime: self.kind, message };
-        let path = self.session.end_profiling().map_err(|error| failed(error.to_string()))?;
-        let profile = std::fs::read_to_string(&path).map_err(|error| failed(format!("{path}: {error}")))?;
-        ort_profile::verify(&profile, self.provider).map_err(failed)?;
-        self.verified = true;
-        drop(folder);
-        Ok(())
+        let cache = cache_shape(&session, decoder).map_err(interface)?;
+        let run = run_options(decoder).map_err(|(path, error)| RuntimeError::Load {
+            runtime: kind,
+            path,
+            message: error.to_string(),
+        })?;
+        Ok(Self { session, kind, cache, takes_task_id: decoder.takes_task_id(), run, first_run })
     }
 }
 
@@ -84,12 +76,11 @@ pub(crate) fn build(
 impl Session for OrtSession {
     fn run(&mut self, inputs: &Inputs) -> Result<Outputs, RuntimeError> {
         inputs.validate(self.cache)?;
-        let outputs = run(&mut self.session, inputs, self.cache).map_err(|message| RuntimeError::Run {
-            runtime: self.kind,
-            inputs: inputs.describe(),
-            message,
-        })?;
-        self.verify_provider()?;
+        let answer = run(&mut self.session, inputs, self.cache, self.takes_task_id, &self.run);
+        let outputs =
+            answer.map_err(|message| RuntimeError::Run { runtime: self.kind, inputs: inputs.describe(), message })?;
+        let provider = self.first_run.verify(&mut self.session);
+        provider.map_err(|message| RuntimeError::Provider { runtime: self.kind, message })?;
         outputs.validate(self.kind, inputs, self.cache)?;
         Ok(outputs)
     }
@@ -103,15 +94,39 @@ impl Session for OrtSession {
     }
 
     fn execution_provider(&self) -> Option<String> {
-        self.verified.then(|| self.provider.to_owned())
+        self.first_run.provider().map(str::to_owned)
     }
 
     fn cache_shape(&self) -> CacheShape {
         self.cache
     }
+
+    fn takes_task_id(&self) -> bool {
+        self.takes_task_id
+    }
 }
 
-fn run(session: &mut OnnxSession, inputs: &Inputs, cache: CacheShape) -> Result<Outputs, String> {
+/// Options of every run of `decoder`; an error names the file.
+fn run_options(decoder: &Decoder) -> Result<RunOptions, (PathBuf, ort::Error)> {
+    let path = match decoder {
+        Decoder::Adapted(Some(path)) => path.clone(),
+        _ => PathBuf::new(),
+    };
+    let mut options = RunOptions::new().map_err(|error| (path.clone(), error))?;
+    if let Decoder::Adapted(Some(path)) = decoder {
+        let adapter = Adapter::from_file(path, None).map_err(|error| (path.clone(), error))?;
+        options.add_adapter(&adapter).map_err(|error| (path.clone(), error))?;
+    }
+    Ok(options)
+}
+
+fn run(
+    session: &mut OnnxSession,
+    inputs: &Inputs,
+    cache: CacheShape,
+    takes_task_id: bool,
+    options: &RunOptions,
+) -> Result<Outputs, String> {
     let text = |error: ort::Error| error.to_string();
     let integers = |values: Vec<i64>, shape: &[usize]| Tensor::from_array((shape.to_vec(), values)).map_err(text);
     let mut values: Vec<(Cow<'static, str>, SessionInputValue<'_>)> = Vec::new();
@@ -123,7 +138,9 @@ fn run(session: &mut OnnxSession, inputs: &Inputs, cache: CacheShape) -> Result<
     for (name, array) in names {
         values.push((name.into(), integers(array.iter().copied().collect(), array.shape())?.into()));
     }
-    values.push(("task_id".into(), integers(inputs.task_id.to_vec(), inputs.task_id.shape())?.into()));
+    if takes_task_id {
+        values.push(("task_id".into(), integers(inputs.task_id.to_vec(), inputs.task_id.shape())?.into()));
+    }
     let empty = [inputs.batch_size(), cache.kv_heads, 0, cache.head_dim];
     for layer in 0..cache.layers {
         let past = inputs.past.as_ref().and_then(|layers| layers.get(layer));
@@ -146,7 +163,7 @@ fn run(session: &mut OnnxSession, inputs: &Inputs, cache: CacheShape) -> Result<
             values.push((name, value));
         }
     }
-    let outputs = session.run(values).map_err(text)?;
+    let outputs = session.run_with_options(values, options).map_err(text)?;
     let get = |name: &str| outputs.get(name).ok_or_else(|| format!("no output {name}"));
     let cached = |name: String| -> Result<Array4<f32>, String> {
         let (shape, data) = floats(&name, get(&name)?)?;
@@ -180,11 +197,11 @@ fn floats<'v>(name: &str, value: &'v DynValue) -> Result<(Vec<usize>, Cow<'v, [f
 }
 
 /// Checks names and types of inputs and outputs, and reads the cache's shape from them.
-fn cache_shape(session: &OnnxSession) -> Result<CacheShape, String> {
+fn cache_shape(session: &OnnxSession, decoder: &Decoder) -> Result<CacheShape, String> {
     let inputs: Vec<_> = session.inputs().iter().map(|input| (input.name(), dimensions(input.dtype()))).collect();
     let outputs: Vec<&str> = session.outputs().iter().map(|output| output.name()).collect();
     let names: Vec<&str> = inputs.iter().map(|(name, _)| *name).collect();
-    let layers = crate::session::layers(&names, &outputs)?;
+    let layers = crate::session::layers(&names, &outputs, decoder)?;
     let wrong =
         |name: &str| format!("input {name} must be a float32 or float16 tensor [batch_size, kv_heads, past, head_dim]");
     let name = "past_key_values.0.key";

@@ -1,10 +1,12 @@
 //! A graph of any inputs and outputs, by name: for graphs that are not decoders.
 
+use crate::ort_profile::FirstRun;
 use crate::ort_session::build;
 use crate::tract::guarded;
 use crate::{OpenOptions, RuntimeError, RuntimeKind, ort_cpu, ort_cuda};
 use half::f16;
 use ndarray::ArrayD;
+use ort::ep::{CPU, CUDA, ExecutionProvider};
 use ort::session::{Session as OnnxSession, SessionInputValue};
 use ort::value::Tensor as OrtTensor;
 use std::borrow::Cow;
@@ -33,7 +35,7 @@ pub struct RawSession {
 }
 
 enum Engine {
-    Ort(Box<OnnxSession>),
+    Ort(Box<OnnxSession>, FirstRun),
     Tract(Arc<TypedRunnableModel>),
 }
 
@@ -55,14 +57,19 @@ impl RawSession {
             // tract takes a default for a constant.
             return Ok(Self { kind, inputs, overridable: Vec::new(), outputs, engine: Engine::Tract(plan) });
         }
-        let provider = if kind == RuntimeKind::OrtCuda { ort_cuda::provider(options)? } else { ort_cpu::provider() };
-        let session = build(kind, provider, model, options)?.commit_from_file(model);
+        let (provider, name) = match kind {
+            RuntimeKind::OrtCuda => (ort_cuda::provider(options)?, CUDA::NAME),
+            _ => (ort_cpu::provider(), CPU::NAME),
+        };
+        let builder = build(kind, provider, model, options)?;
+        let (first_run, mut builder) = FirstRun::of(builder, name).map_err(load)?;
+        let session = builder.commit_from_file(model);
         let session = session.map_err(|error| load(error.to_string()))?;
         let inputs = session.inputs().iter().map(|input| input.name().to_owned()).collect();
         let overridable = session.overridable_initializers();
         let overridable = overridable.iter().map(|initialiser| initialiser.name().to_owned()).collect();
         let outputs = session.outputs().iter().map(|output| output.name().to_owned()).collect();
-        Ok(Self { kind, inputs, overridable, outputs, engine: Engine::Ort(Box::new(session)) })
+        Ok(Self { kind, inputs, overridable, outputs, engine: Engine::Ort(Box::new(session), first_run) })
     }
 
     /// The runtime.
@@ -97,25 +104,33 @@ impl RawSession {
         let position = self.outputs.iter().position(|name| name == output);
         let position = position.ok_or_else(|| failed(format!("no output {output}")))?;
         match &mut self.engine {
-            Engine::Ort(session) => run_ort(session, feed, output).map_err(failed),
+            Engine::Ort(session, first_run) => {
+                let answer = run_ort(session, feed, output).map_err(failed)?;
+                let provider = first_run.verify(session);
+                provider.map_err(|message| RuntimeError::Provider { runtime: self.kind, message })?;
+                Ok(answer)
+            }
             Engine::Tract(plan) => run_tract(plan, &self.inputs, feed, position).map_err(failed),
         }
     }
 }
 
-fn shape(tensor: &RawTensor) -> &[usize] {
+/// Dimensions.
+pub(crate) fn shape(tensor: &RawTensor) -> &[usize] {
     match tensor {
         RawTensor::F32(array) | RawTensor::F16(array) => array.shape(),
         RawTensor::I64(array) => array.shape(),
     }
 }
 
-fn run_ort(session: &mut OnnxSession, feed: &[(&str, RawTensor)], output: &str) -> Result<ArrayD<f32>, String> {
+/// Tensors for ONNX Runtime.
+pub(crate) fn ort_inputs<'t>(
+    feed: impl Iterator<Item = (&'t str, &'t RawTensor)>,
+) -> Result<Vec<(Cow<'t, str>, SessionInputValue<'static>)>, String> {
     let text = |error: ort::Error| error.to_string();
-    let mut values: Vec<(Cow<'_, str>, SessionInputValue<'_>)> = Vec::new();
-    for (name, tensor) in feed {
+    let value = |tensor: &RawTensor| -> Result<SessionInputValue<'static>, String> {
         let shape = shape(tensor).to_vec();
-        let value: SessionInputValue<'_> = match tensor {
+        Ok(match tensor {
             RawTensor::F32(array) => {
                 OrtTensor::from_array((shape, array.iter().copied().collect::<Vec<_>>())).map_err(text)?.into()
             }
@@ -126,9 +141,27 @@ fn run_ort(session: &mut OnnxSession, feed: &[(&str, RawTensor)], output: &str) 
             RawTensor::I64(array) => {
                 OrtTensor::from_array((shape, array.iter().copied().collect::<Vec<_>>())).map_err(text)?.into()
             }
-        };
-        values.push((Cow::Borrowed(*name), value));
-    }
+        })
+    };
+    feed.map(|(name, tensor)| Ok((Cow::Borrowed(name), value(tensor)?))).collect()
+}
+
+/// A tensor for tract.
+pub(crate) fn tract_tensor(tensor: &RawTensor) -> Result<Tensor, String> {
+    let tensor = match tensor {
+        RawTensor::F32(array) => Tensor::from_shape(array.shape(), &array.iter().copied().collect::<Vec<f32>>()),
+        RawTensor::F16(array) => {
+            let tensor = Tensor::from_shape(array.shape(), &array.iter().copied().collect::<Vec<f32>>());
+            tensor.and_then(|tensor| Ok(tensor.cast_to::<f16>()?.into_owned()))
+        }
+        RawTensor::I64(array) => Tensor::from_shape(array.shape(), &array.iter().copied().collect::<Vec<i64>>()),
+    };
+    tensor.map_err(|error| format!("{error:#}"))
+}
+
+fn run_ort(session: &mut OnnxSession, feed: &[(&str, RawTensor)], output: &str) -> Result<ArrayD<f32>, String> {
+    let text = |error: ort::Error| error.to_string();
+    let values = ort_inputs(feed.iter().map(|(name, tensor)| (*name, tensor)))?;
     let outputs = session.run(values).map_err(text)?;
     let value = outputs.get(output).ok_or_else(|| format!("no output {output}"))?;
     let (shape, data) = value.try_extract_tensor::<f32>().map_err(text)?;
@@ -145,15 +178,8 @@ fn run_tract(
     let mut values: TVec<TValue> = tvec!();
     for name in inputs {
         let tensor = feed.iter().find(|(given, _)| given == name).map(|(_, tensor)| tensor);
-        let tensor = match tensor.ok_or_else(|| format!("input {name} is missing"))? {
-            RawTensor::F32(array) => Tensor::from_shape(array.shape(), &array.iter().copied().collect::<Vec<f32>>()),
-            RawTensor::F16(array) => {
-                let tensor = Tensor::from_shape(array.shape(), &array.iter().copied().collect::<Vec<f32>>());
-                tensor.and_then(|tensor| Ok(tensor.cast_to::<f16>()?.into_owned()))
-            }
-            RawTensor::I64(array) => Tensor::from_shape(array.shape(), &array.iter().copied().collect::<Vec<i64>>()),
-        };
-        values.push(tensor.map_err(|error| format!("{name}: {error:#}"))?.into_tvalue());
+        let tensor = tract_tensor(tensor.ok_or_else(|| format!("input {name} is missing"))?);
+        values.push(tensor.map_err(|error| format!("{name}: {error}"))?.into_tvalue());
     }
     let outputs = guarded(|| plan.run(values))?;
     let value = outputs.get(output).ok_or("the output is missing")?;

@@ -22,6 +22,11 @@ pub trait Session {
 
     /// The cache's fixed dimensions, as the graph declares them.
     fn cache_shape(&self) -> CacheShape;
+
+    /// Whether the graph reads [`Inputs::task_id`]; one that answers as one task does not.
+    fn takes_task_id(&self) -> bool {
+        true
+    }
 }
 
 /// How to open a graph.
@@ -41,21 +46,49 @@ pub struct OpenOptions {
 /// When the runtime or its execution provider is not available, refuses the graph, or the graph's inputs and outputs are not
 /// `input_ids`, `attention_mask`, `position_ids`, `task_id`, `past_key_values.*`, `logits` and `present.*`.
 pub fn open(kind: RuntimeKind, model: &Path, options: &OpenOptions) -> Result<Box<dyn Session>, RuntimeError> {
+    open_decoder(kind, model, &Decoder::TaskPerRow, options)
+}
+
+/// How a decoder is told its task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Decoder {
+    /// By `task_id`, one a row.
+    TaskPerRow,
+    /// Not at all: it answers as one task.
+    Pinned,
+    /// By an `.onnx_adapter` file, which only ONNX Runtime reads; absent, by nothing.
+    Adapted(Option<PathBuf>),
+}
+
+impl Decoder {
+    pub(crate) fn takes_task_id(&self) -> bool {
+        *self == Self::TaskPerRow
+    }
+}
+
+/// As [`open`], for a decoder of any kind.
+pub(crate) fn open_decoder(
+    kind: RuntimeKind,
+    model: &Path,
+    decoder: &Decoder,
+    options: &OpenOptions,
+) -> Result<Box<dyn Session>, RuntimeError> {
     Ok(match kind {
-        RuntimeKind::OrtCpu | RuntimeKind::OrtCpuUnoptimized => Box::new(ort_cpu::open(kind, model, options)?),
-        RuntimeKind::OrtCuda => Box::new(ort_cuda::open(model, options)?),
-        RuntimeKind::Tract => Box::new(tract::open(model)?),
+        RuntimeKind::OrtCpu | RuntimeKind::OrtCpuUnoptimized => Box::new(ort_cpu::open(kind, model, decoder, options)?),
+        RuntimeKind::OrtCuda => Box::new(ort_cuda::open(model, decoder, options)?),
+        RuntimeKind::Tract => Box::new(tract::open(model, decoder)?),
     })
 }
 
-/// Decoder layers, after checking that `inputs` and `outputs` are exactly those of a task-conditioned decoder.
-pub(crate) fn layers(inputs: &[&str], outputs: &[&str]) -> Result<usize, String> {
+/// Decoder layers, after checking that `inputs` and `outputs` are exactly those of `decoder`.
+pub(crate) fn layers(inputs: &[&str], outputs: &[&str], decoder: &Decoder) -> Result<usize, String> {
     let layers = inputs.iter().filter(|name| name.starts_with("past_key_values.") && name.ends_with(".key")).count();
     let cache = |prefix: &str| {
         let names = |layer| ["key", "value"].map(|part| format!("{prefix}.{layer}.{part}"));
         (0..layers).flat_map(names).collect::<Vec<_>>()
     };
-    let mut expected = ["input_ids", "attention_mask", "position_ids", "task_id"].map(str::to_owned).to_vec();
+    let mut expected = ["input_ids", "attention_mask", "position_ids"].map(str::to_owned).to_vec();
+    expected.extend(decoder.takes_task_id().then(|| "task_id".to_owned()));
     expected.extend(cache("past_key_values"));
     compare("input", inputs, &expected)?;
     let mut expected = vec!["logits".to_owned()];
@@ -76,7 +109,7 @@ fn compare(what: &str, found: &[&str], expected: &[String]) -> Result<(), String
 
 #[cfg(test)]
 mod tests {
-    use super::layers;
+    use super::{Decoder, layers};
 
     #[test]
     fn a_graph_without_task_id_is_no_artifact() {
@@ -89,6 +122,9 @@ mod tests {
             "past_key_values.0.value",
         ];
         let outputs = ["logits", "present.0.key", "present.0.value"];
+        let pinned = layers(&inputs, &outputs, &Decoder::Pinned);
+        assert_eq!(pinned, Err("input task_id is not known".to_owned()));
+        let layers = |inputs: &[&str], outputs: &[&str]| layers(inputs, outputs, &Decoder::TaskPerRow);
         assert_eq!(layers(&inputs, &outputs), Ok(1));
         let without: Vec<&str> = inputs.into_iter().filter(|name| *name != "task_id").collect();
         assert_eq!(layers(&without, &outputs), Err("input task_id is missing".to_owned()));

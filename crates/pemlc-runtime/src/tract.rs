@@ -1,6 +1,6 @@
 //! tract on the CPU. One plan serves every shape: its dimensions stay symbols, which tract resolves at each run.
 
-use crate::session::{self, Session};
+use crate::session::{self, Decoder, Session};
 use crate::{CacheShape, CacheType, Inputs, KeyValue, Outputs, RuntimeError, RuntimeKind};
 use half::f16;
 use ndarray::{Array3, Array4};
@@ -17,9 +17,10 @@ pub(crate) struct TractSession {
     inputs: Vec<String>,
     outputs: Vec<String>,
     cache: CacheShape,
+    takes_task_id: bool,
 }
 
-pub(crate) fn open(path: &Path) -> Result<TractSession, RuntimeError> {
+pub(crate) fn open(path: &Path, decoder: &Decoder) -> Result<TractSession, RuntimeError> {
     let load = |message: String| RuntimeError::Load { runtime: RUNTIME, path: path.to_owned(), message };
     let interface = |message: String| RuntimeError::Interface { runtime: RUNTIME, path: path.to_owned(), message };
     let model = guarded(|| tract_onnx::onnx().model_for_path(path)?.into_typed()?.into_decluttered()).map_err(load)?;
@@ -32,12 +33,13 @@ pub(crate) fn open(path: &Path) -> Result<TractSession, RuntimeError> {
     let layers = session::layers(
         &inputs.iter().map(String::as_str).collect::<Vec<_>>(),
         &outputs.iter().map(String::as_str).collect::<Vec<_>>(),
+        decoder,
     )
     .map_err(|message| interface(format!("{message} (inputs: {}; outputs: {})", names(&inputs), names(&outputs))))?;
     let cache = cache_shape(&model, &inputs, layers).map_err(interface)?;
     // The graph is given up for the plan, which packs its weights anew.
     let plan = guarded(|| model.into_optimized()?.into_runnable()).map_err(load)?;
-    Ok(TractSession { plan, inputs, outputs, cache })
+    Ok(TractSession { plan, inputs, outputs, cache, takes_task_id: decoder.takes_task_id() })
 }
 
 impl TractSession {
@@ -149,6 +151,10 @@ impl Session for TractSession {
 
     fn cache_shape(&self) -> CacheShape {
         self.cache
+    }
+
+    fn takes_task_id(&self) -> bool {
+        self.takes_task_id
     }
 }
 

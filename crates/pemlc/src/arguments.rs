@@ -128,20 +128,33 @@ pub(crate) struct CheckSettings {
     /// Default: what the artifact's number type is allowed, for f32 1e-4
     #[arg(long, value_name = "DIFFERENCE", value_parser = positive)]
     pub(crate) tolerance: Option<f64>,
-    /// Batches of drawn sizes to run on each runtime (batch 1-9, sequence 1-70, past 0-130, tasks and padding mixed)
+    /// Batches of drawn sizes to run on each runtime (batch 1-9, sequence 1-70, past 0-130; tasks, unknown ids and padding mixed)
     #[arg(long, default_value_t = DEFAULT_DRAWN, value_name = "CASES")]
     pub(crate) drawn: usize,
+    /// Seed of the drawn batches
+    #[arg(long, default_value_t = 0, value_name = "SEED")]
+    pub(crate) seed: u64,
+    /// Run this one of the drawn batches and no other, as a failure names it
+    #[arg(long, value_name = "CASE")]
+    pub(crate) case: Option<usize>,
 }
 
 /// Check an artifact against the trainer's own answers.
 ///
 /// Compares the files with their hashes, then runs the probes on each runtime: prefill, a mixed-task batch against single-task
 /// batches, several shapes, cached decoding against a full run, left padding, every task against the base model, and task ids that do
-/// not exist. Writes what it found into pemlc.json. Exits with 1 when anything fails.
+/// not exist. Writes what it found into pemlc.json. Exits with 1 when anything fails. With `--bisect`, says which node is at fault.
 #[derive(Debug, Args)]
 pub(crate) struct CheckArguments {
     /// Artifact directory
     pub(crate) dir: PathBuf,
+    /// Find the first node of model.onnx that one of two runtimes computes wrongly; writes nothing
+    ///
+    /// Runs the checks on both, and the case in which they differ most once more with the values inside the graph as outputs. Without
+    /// names: the first of `--runtime`, or the first that failed, or ort-cpu, against ort-cpu-unoptimized. Reading values keeps
+    /// optimisations from removing them; a difference that goes away by that is narrowed to the values whose reading removes it.
+    #[arg(long, num_args = 0..=1, require_equals = true, value_delimiter = ',', value_name = "A,B", conflicts_with = "run")]
+    pub(crate) bisect: Option<Vec<RuntimeKind>>,
     #[command(flatten)]
     pub(crate) check: CheckSettings,
     /// Also rewrite the report page of this run directory, with the table of differences

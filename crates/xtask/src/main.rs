@@ -1,7 +1,8 @@
-//! What a developer runs: `cargo xtask setup`, `demo`, `test`, `schemas`, `cuda-check`, `bench`.
+//! What a developer runs: `cargo xtask setup`, `demo`, `test`, `schemas`, `burn-check`, `cuda-check`, `bench`.
 #![forbid(unsafe_code)]
 
 mod bench;
+mod burn;
 mod cache;
 mod cuda;
 mod demo;
@@ -39,6 +40,8 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Import exported graphs with burn's own importer and compare; about ten minutes the first time
+    BurnCheck,
     /// Compile and link with the cuda feature; needs no CUDA toolkit and no GPU
     CudaCheck,
     /// Say how each benchmark is run
@@ -65,6 +68,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Schemas { check } => schemas::run(check),
+        Task::BurnCheck => burn::run(),
         Task::CudaCheck => cuda::run(),
         Task::Bench => bench::run(),
     }

@@ -106,6 +106,11 @@ impl Comparison {
         }
     }
 
+    /// Something failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
     /// The result under the name `check`; `compared` says what was compared with what.
     pub(crate) fn result(&self, check: &str, task: Option<&str>, compared: &str) -> CheckResult {
         let measured = self.positions > 0;

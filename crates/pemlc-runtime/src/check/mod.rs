@@ -15,12 +15,11 @@ mod shapes;
 mod subject;
 
 pub use files::{CheckError, record};
+pub use fuzz::Drawn;
 
-use crate::{OpenOptions, RuntimeError, RuntimeKind, open};
+use crate::{OpenOptions, RuntimeError, RuntimeKind, Session, open};
 use compare::rounded;
-use pemlc_artifact::artifact::{
-    ArtifactManifest, ArtifactPaths, CheckResult, GraphRecord, RuntimeValidation, Validation,
-};
+use pemlc_artifact::artifact::{ArtifactManifest, ArtifactPaths, CheckResult, RuntimeValidation, Validation};
 use probes::Probes;
 use std::path::Path;
 use std::time::Instant;
@@ -44,15 +43,15 @@ pub struct CheckOptions {
     pub runtimes: Option<Vec<RuntimeKind>>,
     /// Largest absolute logit difference allowed; absent, what the artifact's number type is allowed, or else [`DEFAULT_TOLERANCE`].
     pub tolerance: Option<f64>,
-    /// Batches of drawn sizes to run: batch 1-9, sequence 1-70, past 0-130, tasks and padding as they come.
-    pub drawn: usize,
+    /// Batches of drawn sizes to run: batch 1-9, sequence 1-70, past 0-130, tasks, unknown ids and padding as they come.
+    pub drawn: Drawn,
     /// How to open the graph.
     pub open: OpenOptions,
 }
 
 impl Default for CheckOptions {
     fn default() -> Self {
-        Self { runtimes: None, tolerance: None, drawn: DEFAULT_DRAWN, open: OpenOptions::default() }
+        Self { runtimes: None, tolerance: None, drawn: Drawn::default(), open: OpenOptions::default() }
     }
 }
 
@@ -78,51 +77,84 @@ const CHECKS: [(&str, Check); 7] = [
 /// When the artifact cannot be read, a file has changed, the probes are malformed, or a runtime is not available. A check that fails
 /// is not an error: it is in the answer.
 pub fn check(dir: &Path, options: &CheckOptions, progress: &mut dyn FnMut(&str)) -> Result<Validation, CheckError> {
-    let manifest = ArtifactManifest::read(dir)?;
-    let paths = ArtifactPaths::new(dir);
-    progress("comparing files with the hashes in pemlc.json");
-    files::verify(&paths, &manifest)?;
-    let tasks: Vec<String> = manifest.tasks.iter().map(|task| task.name.clone()).collect();
-    let probes = Probes::read(&paths.probes(), &tasks, manifest.config.vocab_size)?;
-    let tolerance = options.tolerance.or(manifest.tolerance).unwrap_or(DEFAULT_TOLERANCE);
+    let prepared = Prepared::read(dir, options, progress)?;
+    let defaults: Vec<RuntimeKind> = DEFAULT_RUNTIMES.into_iter().filter(|kind| prepared.runs_on(*kind)).collect();
     let mut runtimes = Vec::new();
-    let runs_on =
-        |kind: &RuntimeKind| manifest.runtimes.is_empty() || manifest.runtimes.iter().any(|name| name == kind.name());
-    if let Some(kind) = options.runtimes.iter().flatten().find(|kind| !runs_on(kind)) {
-        let (dtype, known) = (manifest.dtype.clone(), manifest.runtimes.join(", "));
-        return Err(CheckError::NotFor { kind: *kind, dtype, known });
+    for kind in options.runtimes.as_ref().unwrap_or(&defaults) {
+        runtimes.push(check_runtime(*kind, &prepared, options, progress)?);
     }
-    let defaults: Vec<RuntimeKind> = DEFAULT_RUNTIMES.into_iter().filter(runs_on).collect();
-    let kinds = options.runtimes.as_ref().unwrap_or(&defaults);
-    for kind in kinds {
-        let positions = manifest.config.max_position_embeddings;
-        let artifact =
-            Artifact { paths: &paths, graphs: &manifest.graphs, probes: &probes, tasks: &tasks, tolerance, positions };
-        runtimes.push(check_runtime(*kind, &artifact, options, progress)?);
-    }
-    Ok(Validation { tolerance, runtimes })
+    Ok(Validation { tolerance: prepared.tolerance, runtimes })
 }
 
-/// What is checked.
-struct Artifact<'a> {
-    paths: &'a ArtifactPaths,
-    graphs: &'a [GraphRecord],
-    probes: &'a Probes,
-    tasks: &'a [String],
-    tolerance: f64,
-    /// Most tokens of a row.
-    positions: usize,
+/// An artifact whose files are those that were exported, and what it is held to.
+pub(crate) struct Prepared {
+    pub(crate) manifest: ArtifactManifest,
+    pub(crate) paths: ArtifactPaths,
+    pub(crate) tasks: Vec<String>,
+    pub(crate) tolerance: f64,
+    probes: Probes,
+}
+
+impl Prepared {
+    /// Reads the artifact at `dir` and compares its files with their hashes.
+    pub(crate) fn read(dir: &Path, options: &CheckOptions, progress: &mut dyn FnMut(&str)) -> Result<Self, CheckError> {
+        let manifest = ArtifactManifest::read(dir)?;
+        let paths = ArtifactPaths::new(dir);
+        progress("comparing files with the hashes in pemlc.json");
+        files::verify(&paths, &manifest)?;
+        let tasks: Vec<String> = manifest.tasks.iter().map(|task| task.name.clone()).collect();
+        let probes = Probes::read(&paths.probes(), &tasks, manifest.config.vocab_size)?;
+        let tolerance = options.tolerance.or(manifest.tolerance).unwrap_or(DEFAULT_TOLERANCE);
+        let prepared = Self { manifest, paths, tasks, tolerance, probes };
+        if let Some(kind) = options.runtimes.iter().flatten().find(|kind| !prepared.runs_on(**kind)) {
+            let (dtype, known) = (prepared.manifest.dtype.clone(), prepared.manifest.runtimes.join(", "));
+            return Err(CheckError::NotFor { kind: *kind, dtype, known });
+        }
+        Ok(prepared)
+    }
+
+    fn runs_on(&self, kind: RuntimeKind) -> bool {
+        self.manifest.runtimes.is_empty() || self.manifest.runtimes.iter().any(|name| name == kind.name())
+    }
+
+    /// Every check of `model.onnx`, which `session` runs. `label` says who it is, for `progress`.
+    pub(crate) fn battery(
+        &self,
+        session: &mut dyn Session,
+        options: &CheckOptions,
+        label: &str,
+        progress: &mut dyn FnMut(&str),
+    ) -> Vec<CheckResult> {
+        let mut subject = Subject::new(session, &self.probes, &self.tasks, self.tolerance);
+        let mut checks = Vec::new();
+        let mut run =
+            |name: &str, check: &mut dyn FnMut(&mut Subject<'_>) -> Result<Vec<CheckResult>, RuntimeError>| {
+                progress(&format!("{label}: {name}"));
+                match check(&mut subject) {
+                    Ok(results) => checks.extend(results),
+                    Err(error) => checks.push(broken(name, &error)),
+                }
+            };
+        for (name, mut check) in CHECKS {
+            run(name, &mut check);
+        }
+        if options.drawn.count() > 0 {
+            let positions = self.manifest.config.max_position_embeddings;
+            run("drawn-shapes", &mut |subject| fuzz::check(subject, &options.drawn, positions));
+        }
+        checks
+    }
 }
 
 fn check_runtime(
     kind: RuntimeKind,
-    artifact: &Artifact<'_>,
+    prepared: &Prepared,
     options: &CheckOptions,
     progress: &mut dyn FnMut(&str),
 ) -> Result<RuntimeValidation, CheckError> {
     let started = Instant::now();
     progress(&format!("{kind}: loading"));
-    let mut session = match open(kind, &artifact.paths.graph(), &options.open) {
+    let mut session = match open(kind, &prepared.paths.graph(), &options.open) {
         Ok(session) => session,
         Err(error @ (RuntimeError::Load { .. } | RuntimeError::Interface { .. })) => {
             return Ok(RuntimeValidation {
@@ -136,26 +168,10 @@ fn check_runtime(
         }
         Err(error) => return Err(error.into()),
     };
-    let mut subject = Subject::new(session.as_mut(), artifact.probes, artifact.tasks, artifact.tolerance);
-    let mut checks = Vec::new();
-    for (name, check) in CHECKS {
-        progress(&format!("{kind}: {name}"));
-        match check(&mut subject) {
-            Ok(results) => checks.extend(results),
-            Err(error) => checks.push(broken(name, &error)),
-        }
-    }
-    if options.drawn > 0 {
-        progress(&format!("{kind}: drawn-shapes"));
-        match fuzz::check(&mut subject, options.drawn, artifact.positions) {
-            Ok(results) => checks.extend(results),
-            Err(error) => checks.push(broken("drawn-shapes", &error)),
-        }
-    }
-    let expected = graphs::Expected { probes: artifact.probes, tasks: artifact.tasks, tolerance: artifact.tolerance };
-    for record in artifact.graphs {
+    let mut checks = prepared.battery(session.as_mut(), options, kind.name(), progress);
+    for record in &prepared.manifest.graphs {
         progress(&format!("{kind}: {}", record.file));
-        match graphs::check(session.as_mut(), artifact.paths.root(), record, &expected, &options.open) {
+        match graphs::check(session.as_mut(), prepared, record, options) {
             Ok(results) => checks.extend(results),
             Err(error) => checks.push(broken(&record.file, &error)),
         }

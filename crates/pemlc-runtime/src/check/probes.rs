@@ -4,6 +4,7 @@ use super::files::CheckError;
 use ndarray::ArrayView1;
 use pemlc_artifact::probes::Probes as StoredProbes;
 use std::path::Path;
+use std::rc::Rc;
 
 /// Inputs and the trainer's answers.
 #[derive(Debug)]
@@ -14,7 +15,9 @@ pub(crate) struct Probes {
     pub(crate) tasks: Vec<usize>,
     /// Scored positions of each probe.
     pub(crate) positions: Vec<Vec<usize>>,
-    stored: StoredProbes,
+    /// Where each probe is among those stored.
+    places: Vec<usize>,
+    stored: Rc<StoredProbes>,
 }
 
 impl Probes {
@@ -41,8 +44,21 @@ impl Probes {
             tokens: (0..stored.count).map(|probe| stored.tokens(probe).to_vec()).collect(),
             tasks: task_ids,
             positions: positions.chunks(stored.scored).map(<[usize]>::to_vec).collect(),
-            stored,
+            places: (0..stored.count).collect(),
+            stored: Rc::new(stored),
         })
+    }
+
+    /// The probes of `task` as those of the only task.
+    pub(crate) fn of_task_alone(&self, task: usize) -> Self {
+        let chosen: Vec<usize> = self.of_task(task).collect();
+        Self {
+            tokens: chosen.iter().map(|probe| self.tokens[*probe].clone()).collect(),
+            tasks: vec![0; chosen.len()],
+            positions: chosen.iter().map(|probe| self.positions[*probe].clone()).collect(),
+            places: chosen.iter().map(|probe| self.places[*probe]).collect(),
+            stored: self.stored.clone(),
+        }
     }
 
     /// The trainer's logits `[vocab]` of probe `probe` at its `index`-th scored position.
@@ -57,7 +73,7 @@ impl Probes {
 
     fn row<'a>(&self, values: &'a [f32], probe: usize, index: usize) -> ArrayView1<'a, f32> {
         let width = self.stored.vocab_size;
-        let start = (probe * self.stored.scored + index) * width;
+        let start = (self.places[probe] * self.stored.scored + index) * width;
         ArrayView1::from(values.get(start..start + width).unwrap_or_default())
     }
 

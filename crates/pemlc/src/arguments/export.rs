@@ -48,7 +48,7 @@ pub(crate) struct ExportArguments {
     #[arg(long)]
     pub(crate) force: bool,
     /// Do not check the artifact: it stays marked as not validated
-    #[arg(long, conflicts_with_all = ["runtime", "tolerance", "drawn"])]
+    #[arg(long, conflicts_with_all = ["runtime", "tolerance", "drawn", "seed", "case"])]
     pub(crate) no_check: bool,
     #[command(flatten)]
     pub(crate) check: CheckSettings,

@@ -4,11 +4,14 @@ use crate::Outcome;
 use crate::arguments::{CheckArguments, CheckSettings};
 use crate::table::{Table, difference, seconds};
 use pemlc_artifact::artifact::{RuntimeValidation, Validation};
-use pemlc_runtime::CheckOptions;
+use pemlc_runtime::{CheckOptions, Drawn};
 use std::path::Path;
 
 pub(crate) fn run(arguments: &CheckArguments) -> anyhow::Result<Outcome> {
     super::open_artifact(&arguments.dir)?;
+    if let Some(sides) = &arguments.bisect {
+        return super::bisect::run(&arguments.dir, sides, &arguments.check);
+    }
     let outcome = check(&arguments.dir, &arguments.check)?;
     if let Some(run) = &arguments.run {
         super::report::write(run, Some(&arguments.dir), None)?;
@@ -18,20 +21,35 @@ pub(crate) fn run(arguments: &CheckArguments) -> anyhow::Result<Outcome> {
 
 /// Checks the artifact at `dir`, records what was found in its manifest and prints it.
 pub(crate) fn check(dir: &Path, settings: &CheckSettings) -> anyhow::Result<Outcome> {
-    let options = CheckOptions {
-        runtimes: (!settings.runtime.is_empty()).then(|| settings.runtime.clone()),
-        tolerance: settings.tolerance,
-        drawn: settings.drawn,
-        ..CheckOptions::default()
-    };
-    let validation = pemlc_runtime::check(dir, &options, &mut |line| eprintln!("{line}"))?;
+    let validation = pemlc_runtime::check(dir, &options(settings), &mut |line| eprintln!("{line}"))?;
     pemlc_runtime::record(dir, &validation)?;
     for runtime in &validation.runtimes {
         print!("\n{}", describe(runtime));
     }
     println!("\n{}", verdict(&validation));
+    if let Some(hint) = hint(dir, &validation) {
+        println!("{hint}");
+    }
     let passed = validation.runtimes.iter().all(|runtime| runtime.passed);
     Ok(if passed { Outcome::Done } else { Outcome::Failed })
+}
+
+/// What to check, as the command line says.
+pub(super) fn options(settings: &CheckSettings) -> CheckOptions {
+    CheckOptions {
+        runtimes: (!settings.runtime.is_empty()).then(|| settings.runtime.clone()),
+        tolerance: settings.tolerance,
+        drawn: Drawn { cases: settings.drawn, seed: settings.seed, only: settings.case },
+        ..CheckOptions::default()
+    }
+}
+
+/// How to find the node at fault, unless no runtime got as far as to have one.
+fn hint(dir: &Path, validation: &Validation) -> Option<String> {
+    let ran = |runtime: &&RuntimeValidation| runtime.checks.iter().all(|check| check.check != "load");
+    let failed = validation.runtimes.iter().find(|runtime| !runtime.passed && ran(runtime))?;
+    let other = if failed.runtime == "ort-cpu-unoptimized" { "tract" } else { "ort-cpu-unoptimized" };
+    Some(format!("to find the node at fault: pemlc check {} --bisect={},{other}", dir.display(), failed.runtime))
 }
 
 /// One runtime's table, and the details of what failed.
@@ -113,6 +131,10 @@ mod tests {
         assert_eq!(
             verdict(&validation),
             "validated: false (failed on ort-cpu, tolerance 1e-4, in proportion where logits exceed 10)"
+        );
+        assert_eq!(
+            hint(Path::new("out"), &validation).as_deref(),
+            Some("to find the node at fault: pemlc check out --bisect=ort-cpu,ort-cpu-unoptimized")
         );
     }
 }
