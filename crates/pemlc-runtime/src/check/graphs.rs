@@ -2,6 +2,7 @@
 
 use super::compare::{Comparison, PerTask};
 use super::probes::Probes;
+use super::tolerance::Tolerances;
 use crate::{
     CacheShape, CacheType, Inputs, OpenOptions, Padding, RawSession, RawTensor, Row, RuntimeError, RuntimeKind,
     ScoreRow, Scorer, Session, score,
@@ -14,7 +15,7 @@ use std::path::Path;
 pub(super) struct Expected<'a> {
     pub(super) probes: &'a Probes,
     pub(super) tasks: &'a [String],
-    pub(super) tolerance: f64,
+    pub(super) tolerances: &'a Tolerances,
 }
 
 /// Checks one graph. `session` is `model.onnx` on the same runtime.
@@ -70,11 +71,12 @@ fn pinned(
     options: &OpenOptions,
 ) -> Result<Vec<CheckResult>, RuntimeError> {
     let name = record.task.as_deref().unwrap_or_default();
-    let mut comparison = Comparison::new(expected.tolerance);
     let Some(task) = expected.tasks.iter().position(|task| task == name) else {
+        let mut comparison = Comparison::new(expected.tolerances.widest());
         comparison.fail(|| format!("{} is of task `{name}`, which the artifact does not have", record.file));
         return Ok(vec![comparison.result(&record.file, Some(name), "runtime against trainer")]);
     };
+    let mut comparison = Comparison::new(expected.tolerances.of(task));
     let mut graph = RawSession::open(session.kind(), path, options)?;
     let probes = expected.probes;
     for probe in probes.of_task(task) {
@@ -127,7 +129,7 @@ fn scorer(
     let row = |probe: usize| Row { tokens: &probes.tokens[probe], task_id: probes.tasks[probe] as i64 };
     let rows: Vec<Row<'_>> = (0..probes.tokens.len()).map(row).collect();
     let found = graph.scores(&rows, probes.longest(), Padding::Left)?;
-    let mut per_task = PerTask::new(expected.tasks, expected.tolerance);
+    let mut per_task = PerTask::new(expected.tasks, expected.tolerances);
     for (probe, row) in rows.iter().enumerate() {
         let task = probes.tasks[probe];
         let answers = record.answers.get(task).map_or(&[][..], Vec::as_slice);

@@ -13,18 +13,20 @@ mod prefill;
 mod probes;
 mod shapes;
 mod subject;
+mod tolerance;
 
 pub use files::{CheckError, record};
 
 use crate::{OpenOptions, RuntimeError, RuntimeKind, open};
 use compare::rounded;
 use pemlc_artifact::artifact::{
-    ArtifactManifest, ArtifactPaths, CheckResult, GraphRecord, RuntimeValidation, Validation,
+    ArtifactManifest, ArtifactPaths, CheckResult, GraphRecord, RuntimeValidation, TaskRounding, Validation,
 };
 use probes::Probes;
 use std::path::Path;
 use std::time::Instant;
 use subject::Subject;
+use tolerance::Tolerances;
 
 /// Largest absolute logit difference that f32 graphs are allowed, at positions whose largest logit is at most 10. Beyond, it grows in
 /// proportion: f32 rounds relative to what it rounds, and two f32 runtimes differ by about 1e-4 where logits reach 30.
@@ -72,7 +74,9 @@ const CHECKS: [(&str, Check); 7] = [
 /// Checks the artifact at `dir`. First the files are compared with the hashes in `pemlc.json`; then every runtime, one at a time, runs
 /// every check. A position passes when no logit differs by more than `tolerance` (times a tenth of
 /// the largest expected logit, where that is above 10) and the argmax is the expected one, or one whose
-/// expected logit lies within `tolerance` of the largest. `progress` sees a line for each check. Nothing is written: see [`record`].
+/// expected logit lies within `tolerance` of the largest. Where f32 itself is further from the exact logits of a task, as the trainer
+/// measured, four times that is allowed of an f32 artifact, unless `options` say a tolerance. `progress` sees a line for each check.
+/// Nothing is written: see [`record`].
 ///
 /// # Errors
 /// When the artifact cannot be read, a file has changed, the probes are malformed, or a runtime is not available. A check that fails
@@ -84,7 +88,10 @@ pub fn check(dir: &Path, options: &CheckOptions, progress: &mut dyn FnMut(&str))
     files::verify(&paths, &manifest)?;
     let tasks: Vec<String> = manifest.tasks.iter().map(|task| task.name.clone()).collect();
     let probes = Probes::read(&paths.probes(), &tasks, manifest.config.vocab_size)?;
-    let tolerance = options.tolerance.or(manifest.tolerance).unwrap_or(DEFAULT_TOLERANCE);
+    let stated = options.tolerance.or(manifest.tolerance);
+    let tolerance = stated.unwrap_or(DEFAULT_TOLERANCE);
+    let rounding = |task: usize| if stated.is_none() { probes.rounding(task) } else { None };
+    let tolerances = Tolerances::new(tolerance, (0..tasks.len()).map(rounding).collect());
     let mut runtimes = Vec::new();
     let runs_on =
         |kind: &RuntimeKind| manifest.runtimes.is_empty() || manifest.runtimes.iter().any(|name| name == kind.name());
@@ -97,10 +104,14 @@ pub fn check(dir: &Path, options: &CheckOptions, progress: &mut dyn FnMut(&str))
     for kind in kinds {
         let positions = manifest.config.max_position_embeddings;
         let artifact =
-            Artifact { paths: &paths, graphs: &manifest.graphs, probes: &probes, tasks: &tasks, tolerance, positions };
+            Artifact { paths: &paths, graphs: &manifest.graphs, probes: &probes, tasks: &tasks, tolerances: &tolerances, positions };
         runtimes.push(check_runtime(*kind, &artifact, options, progress)?);
     }
-    Ok(Validation { tolerance, runtimes })
+    let derived = tasks.iter().enumerate().filter_map(|(index, task)| {
+        let (f32_rounding, allowed) = tolerances.derived(index)?;
+        Some(TaskRounding { task: task.clone(), f32_rounding: rounded(f32_rounding), allowed: rounded(allowed) })
+    });
+    Ok(Validation { tolerance, rounding: derived.collect(), runtimes })
 }
 
 /// What is checked.
@@ -109,7 +120,7 @@ struct Artifact<'a> {
     graphs: &'a [GraphRecord],
     probes: &'a Probes,
     tasks: &'a [String],
-    tolerance: f64,
+    tolerances: &'a Tolerances,
     /// Most tokens of a row.
     positions: usize,
 }
@@ -136,7 +147,7 @@ fn check_runtime(
         }
         Err(error) => return Err(error.into()),
     };
-    let mut subject = Subject::new(session.as_mut(), artifact.probes, artifact.tasks, artifact.tolerance);
+    let mut subject = Subject::new(session.as_mut(), artifact.probes, artifact.tasks, artifact.tolerances);
     let mut checks = Vec::new();
     for (name, check) in CHECKS {
         progress(&format!("{kind}: {name}"));
@@ -152,7 +163,7 @@ fn check_runtime(
             Err(error) => checks.push(broken("drawn-shapes", &error)),
         }
     }
-    let expected = graphs::Expected { probes: artifact.probes, tasks: artifact.tasks, tolerance: artifact.tolerance };
+    let expected = graphs::Expected { probes: artifact.probes, tasks: artifact.tasks, tolerances: artifact.tolerances };
     for record in artifact.graphs {
         progress(&format!("{kind}: {}", record.file));
         match graphs::check(session.as_mut(), artifact.paths.root(), record, &expected, &options.open) {
