@@ -100,6 +100,10 @@ impl ArtifactManifest {
         let path = ArtifactPaths::new(directory).manifest();
         let artifact: Self = manifest::read(&path, ARTIFACT_SCHEMA_VERSION)?;
         manifest::check_task_names(&path, artifact.tasks.iter().map(|task| task.name.as_str()))?;
+        let graphs = artifact.graphs.iter().map(|graph| graph.file.as_str());
+        manifest::check_files(&path, artifact.files.iter().map(|file| file.path.as_str()).chain(graphs))?;
+        let config = artifact.config.check().map_err(|reason| format!("`config`: {reason}"));
+        config.map_err(|reason| ManifestError::Malformed { path, reason })?;
         Ok(artifact)
     }
 
@@ -151,8 +155,22 @@ impl ArtifactPaths {
 pub struct Validation {
     /// Largest absolute logit difference allowed at positions whose largest logit is at most 10; beyond, it grows in proportion.
     pub tolerance: f64,
+    /// Tasks for which more is allowed, because f32 itself is further from the exact logits.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rounding: Vec<TaskRounding>,
     /// One entry a runtime.
     pub runtimes: Vec<RuntimeValidation>,
+}
+
+/// A task whose logits f32 rounding moves by more than a check's tolerance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct TaskRounding {
+    /// The task.
+    pub task: String,
+    /// Largest absolute difference of the trainer's own f32 logits from its exact ones, on the task's probes.
+    pub f32_rounding: f64,
+    /// Largest absolute logit difference allowed for it, where that is more than the tolerance: four times `f32_rounding`.
+    pub allowed: f64,
 }
 
 /// What one runtime answered.

@@ -34,7 +34,7 @@ pub fn write_with(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<(
 /// it is removed and the destination is as it was.
 ///
 /// While it is built its directory is locked. A process that is killed cannot remove it, but loses the lock: the next one to build
-/// beside it does.
+/// beside it does ([`tidy`]).
 #[derive(Debug)]
 pub struct AtomicDir {
     temporary: tempfile::TempDir,
@@ -45,21 +45,17 @@ pub struct AtomicDir {
 
 /// How the names of directories that are being built begin.
 const BUILDING: &str = ".pemlc-building-";
+/// How the names of directories begin that hold one, under its own name, which is being replaced.
+const ASIDE: &str = ".pemlc-old-";
 
 impl AtomicDir {
     /// Makes an empty temporary directory beside `destination`, whose parents are created. Removes those of killed processes.
     pub fn new(destination: &Path) -> io::Result<Self> {
         let parent = parent(destination);
         fs::create_dir_all(parent)?;
-        remove_abandoned(parent)?;
-        loop {
-            let temporary = tempfile::Builder::new().prefix(BUILDING).tempdir_in(parent)?;
-            let lock = lock(temporary.path());
-            // Before it was locked, another process may have taken it for abandoned.
-            if temporary.path().is_dir() && !matches!(lock, Err(TryLockError::WouldBlock)) {
-                return Ok(Self { temporary, destination: destination.to_path_buf(), _lock: lock.ok() });
-            }
-        }
+        tidy(destination)?;
+        let (temporary, lock) = locked_directory(BUILDING, parent)?;
+        Ok(Self { temporary, destination: destination.to_path_buf(), _lock: lock })
     }
 
     /// Where to write the contents before the commit.
@@ -67,8 +63,11 @@ impl AtomicDir {
         self.temporary.path()
     }
 
-    /// Gives the directory its name. An existing destination is refused unless it is empty or `replace` is set; a
-    /// replaced one is removed only once the new one has its name, and comes back if the renaming fails.
+    /// Gives the directory its name. An existing destination is refused unless it is empty or `replace` is set.
+    ///
+    /// A replaced one is removed only once the new one has its name. On Linux both change places in one step. On file systems that cannot
+    /// do that it is renamed first, and comes back if the second renaming fails; if the process is killed between both, [`tidy`]
+    /// puts it back.
     pub fn commit(self, replace: bool) -> io::Result<()> {
         let Self { temporary, destination, _lock } = self;
         sync_tree(temporary.path())?;
@@ -90,12 +89,14 @@ impl AtomicDir {
             ));
         }
         if occupied {
-            // The old contents move into a directory that removes itself.
-            let aside = tempfile::Builder::new().prefix(".pemlc-old-").tempdir_in(parent)?;
-            let old = aside.path().join("old");
-            fs::rename(&destination, &old)?;
+            if exchange(temporary.path(), &destination) {
+                // The temporary name is the old one's now. Should it stay, it has no lock: the next process removes it.
+                let _ = temporary.close();
+                return sync_directory(parent);
+            }
+            let aside = Aside::new(&destination)?;
             if let Err(error) = fs::rename(temporary.path(), &destination) {
-                fs::rename(&old, &destination)?;
+                fs::rename(aside.old(), &destination)?;
                 return Err(error);
             }
         } else {
@@ -108,22 +109,29 @@ impl AtomicDir {
     }
 }
 
-/// Removes the directories in `parent` that a process was building when it was killed.
-fn remove_abandoned(parent: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(parent)? {
+/// Tidies up after processes that were killed while they built or replaced a directory beside `destination`: what they were building is
+/// removed, and what they had put aside gets its name back, unless something else has it by now.
+pub fn tidy(destination: &Path) -> io::Result<()> {
+    let parent = parent(destination);
+    let entries = match fs::read_dir(parent) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
         let entry = entry?;
-        if !entry.file_name().to_string_lossy().starts_with(BUILDING)
-            || !entry.file_type().is_ok_and(|kind| kind.is_dir())
-        {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let aside = name.starts_with(ASIDE);
+        if !(aside || name.starts_with(BUILDING)) || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             continue;
         }
         // Whoever holds the lock is alive. The lock is kept until the directory is gone.
         if let Ok(_lock) = lock(&entry.path()) {
-            match fs::remove_dir_all(entry.path()) {
+            let path = entry.path();
+            let put_back = if aside { put_back(&path, parent) } else { Ok(()) };
+            match put_back.and_then(|()| fs::remove_dir_all(&path)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    let name = entry.path();
                     let reason =
-                        format!("{}, left by a process that was killed, cannot be removed: {error}", name.display());
+                        format!("{}, left by a process that was killed, cannot be removed: {error}", path.display());
                     return Err(io::Error::new(error.kind(), reason));
                 }
                 _ => {}
@@ -131,6 +139,78 @@ fn remove_abandoned(parent: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Gives what lies in `aside` its name in `parent` back, where that is free.
+fn put_back(aside: &Path, parent: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(aside)? {
+        let entry = entry?;
+        // Nothing, or an empty directory, gives way.
+        match fs::rename(entry.path(), parent.join(entry.file_name())) {
+            Err(error) if !is_taken(error.kind()) => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether a renaming failed because the name is taken.
+fn is_taken(kind: io::ErrorKind) -> bool {
+    matches!(
+        kind,
+        io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory
+    )
+}
+
+/// A directory that was moved out of the way, into one that removes itself.
+struct Aside {
+    folder: tempfile::TempDir,
+    old: PathBuf,
+    /// Held, not read: the process is alive.
+    _lock: Option<File>,
+}
+
+impl Aside {
+    fn new(destination: &Path) -> io::Result<Self> {
+        let name = destination.file_name().ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidInput, format!("{} cannot be replaced", destination.display()))
+        })?;
+        let (folder, lock) = locked_directory(ASIDE, parent(destination))?;
+        let old = folder.path().join(name);
+        fs::rename(destination, &old)?;
+        Ok(Self { folder, old, _lock: lock })
+    }
+
+    fn old(&self) -> &Path {
+        debug_assert!(self.old.starts_with(self.folder.path()));
+        &self.old
+    }
+}
+
+/// Lets two directories change places in one step, where the file system can.
+fn exchange(one: &Path, other: &Path) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).is_ok()
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (one, other);
+        false
+    }
+}
+
+/// A fresh directory in `parent` that this process has the lock of, where directories can be locked.
+fn locked_directory(prefix: &str, parent: &Path) -> io::Result<(tempfile::TempDir, Option<File>)> {
+    loop {
+        let folder = tempfile::Builder::new().prefix(prefix).tempdir_in(parent)?;
+        let lock = lock(folder.path());
+        // Before it was locked, another process may have taken it for abandoned.
+        if folder.path().is_dir() && !matches!(lock, Err(TryLockError::WouldBlock)) {
+            return Ok((folder, lock.ok()));
+        }
+    }
 }
 
 /// Locks a directory for as long as the result lives.
@@ -210,6 +290,57 @@ mod tests {
         replacing.commit(true).unwrap();
         assert_eq!(fs::read_to_string(destination.join("file")).unwrap(), "2");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else is left beside it");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_a_killed_process_had_put_aside_comes_back_unless_it_was_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let destination = folder.path().join("artifact");
+        let names = || {
+            let mut names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        let write = |text: &str| {
+            fs::create_dir_all(&destination).unwrap();
+            fs::write(destination.join("file"), text).unwrap();
+        };
+        // A process that is killed drops its locks and nothing else.
+        let kill = |aside: Aside| {
+            let Aside { folder, .. } = aside;
+            let _ = folder.keep();
+        };
+
+        write("old");
+        let living = Aside::new(&destination).unwrap();
+        tidy(&destination).unwrap();
+        assert!(!destination.exists() && living.old().exists(), "a living process keeps what it put aside");
+        kill(living);
+        tidy(&destination).unwrap();
+        assert_eq!(fs::read_to_string(destination.join("file")).unwrap(), "old");
+        assert_eq!(names(), ["artifact"]);
+
+        // Killed once the new one had its name.
+        kill(Aside::new(&destination).unwrap());
+        write("new");
+        tidy(&destination).unwrap();
+        assert_eq!(fs::read_to_string(destination.join("file")).unwrap(), "new");
+        assert_eq!(names(), ["artifact"]);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn two_directories_change_places() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, other] = ["one", "other"].map(|name| folder.path().join(name));
+        for path in [&one, &other] {
+            fs::create_dir(path).unwrap();
+        }
+        fs::write(one.join("file"), "1").unwrap();
+        assert!(exchange(&one, &other));
+        assert!(!one.join("file").exists() && other.join("file").exists());
+        assert!(!exchange(&one, &folder.path().join("missing")));
     }
 
     #[cfg(unix)]

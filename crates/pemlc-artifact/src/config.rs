@@ -118,7 +118,50 @@ pub struct ModelConfig {
     pub pad_token_id: Option<u32>,
 }
 
+/// Sizes beyond this are taken for a broken or hostile file; the largest real ones (vocabularies, contexts) stay far below.
+pub(crate) const LARGEST_SIZE: u64 = 1 << 28;
+
 impl ModelConfig {
+    /// Refuses shapes that no decoder of these families can have; the error says in words which.
+    pub fn check(&self) -> Result<(), String> {
+        for (name, size, largest) in [
+            ("hidden_size", self.hidden_size, 1 << 20),
+            ("intermediate_size", self.intermediate_size, 1 << 24),
+            ("num_hidden_layers", self.num_hidden_layers, 1 << 14),
+            ("num_attention_heads", self.num_attention_heads, 1 << 16),
+            ("num_key_value_heads", self.num_key_value_heads, 1 << 16),
+            ("head_dim", self.head_dim, 1 << 16),
+            ("vocab_size", self.vocab_size, LARGEST_SIZE),
+            ("max_position_embeddings", self.max_position_embeddings, LARGEST_SIZE),
+        ] {
+            if !(1..=largest).contains(&(size as u64)) {
+                return Err(format!("`{name}` is {size}, expected from 1 to {largest}"));
+            }
+        }
+        let (heads, kv_heads) = (self.num_attention_heads, self.num_key_value_heads);
+        if !heads.is_multiple_of(kv_heads) {
+            return Err(format!("{heads} attention heads cannot share {kv_heads} key-value heads"));
+        }
+        if !self.head_dim.is_multiple_of(2) {
+            return Err(format!("head_dim {} is not an even number", self.head_dim));
+        }
+        let scaling = match &self.rope_scaling {
+            None => [1.0; 3],
+            Some(RopeScaling::Linear { factor }) => [*factor, 1.0, 1.0],
+            Some(RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, .. }) => {
+                [*factor, *low_freq_factor, *high_freq_factor]
+            }
+        };
+        let scaling = scaling.map(|value| ("rope_scaling", value));
+        for (name, value) in [("rms_norm_eps", self.rms_norm_eps), ("rope_theta", self.rope_theta)].into_iter().chain(scaling)
+        {
+            if !(value.is_finite() && value > 0.0) {
+                return Err(format!("`{name}` is {value}, expected a positive number"));
+            }
+        }
+        Ok(())
+    }
+
     /// Whether query, key and value projections carry a bias.
     pub fn has_qkv_bias(&self) -> bool {
         self.family == Family::Qwen2

@@ -25,6 +25,9 @@ pub struct FileHash {
 
 /// Hashes `file` in pieces; `name` is the path to record.
 pub fn hash_file(file: &Path, name: &str) -> io::Result<FileHash> {
+    if !fs::metadata(file)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
     let mut reader = File::open(file)?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0u8; 1 << 20];

@@ -4,6 +4,7 @@
 
 pub mod artifact;
 pub mod atomic;
+pub mod bounded_read;
 pub mod checkpoint;
 pub mod config;
 pub mod hash;

@@ -1,9 +1,9 @@
 //! JSON manifests with a `schema_version`.
 
-use crate::atomic;
-use serde::Serialize;
+use crate::{atomic, bounded_read};
 use serde::de::DeserializeOwned;
-use std::path::{Path, PathBuf};
+use serde::{Deserialize, Serialize};
+use std::path::{Component, Path, PathBuf};
 
 /// Why a manifest cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -20,11 +20,11 @@ pub enum ManifestError {
 /// Reads `path`, whose `schema_version` must be from 1 to `known`.
 pub(crate) fn read<T: DeserializeOwned>(path: &Path, known: u32) -> Result<T, ManifestError> {
     let malformed = |reason: String| ManifestError::Malformed { path: path.to_path_buf(), reason };
-    let text =
-        std::fs::read_to_string(path).map_err(|source| ManifestError::Io { path: path.to_path_buf(), source })?;
+    let text = bounded_read::read_text(path, bounded_read::MANIFEST);
+    let text = text.map_err(|source| ManifestError::Io { path: path.to_path_buf(), source })?;
     // The version is looked at first: a newer file may well hold fields that this build would call unknown.
-    let value: serde_json::Value = serde_json::from_str(&text).map_err(|error| malformed(error.to_string()))?;
-    match value.get("schema_version").and_then(serde_json::Value::as_u64) {
+    let version: Version = serde_json::from_str(&text).map_err(|error| malformed(error.to_string()))?;
+    match version.schema_version.as_ref().and_then(serde_json::Value::as_u64) {
         Some(found) if found > u64::from(known) => {
             return Err(ManifestError::Newer { path: path.to_path_buf(), found, known });
         }
@@ -32,6 +32,29 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path, known: u32) -> Result<T, Ma
         _ => return Err(malformed("`schema_version` is missing or not a positive integer".to_owned())),
     }
     serde_json::from_str(&text).map_err(|error| malformed(error.to_string()))
+}
+
+/// What every version of a manifest has.
+#[derive(Deserialize)]
+#[serde(expecting = "an object with a `schema_version`")]
+struct Version {
+    schema_version: Option<serde_json::Value>,
+}
+
+/// Refuses manifests that name files outside their directory.
+pub(crate) fn check_files<'a>(path: &Path, names: impl IntoIterator<Item = &'a str>) -> Result<(), ManifestError> {
+    let inside = |name: &str| {
+        !name.is_empty()
+            && !name.contains(['\\', '\0'])
+            && Path::new(name).components().all(|part| matches!(part, Component::Normal(_)))
+    };
+    match names.into_iter().find(|name| !inside(name)) {
+        None => Ok(()),
+        Some(name) => {
+            let reason = format!("{name:?} is not the path of a file in this directory");
+            Err(ManifestError::Malformed { path: path.to_path_buf(), reason })
+        }
+    }
 }
 
 /// Writes `value` to `path` atomically, indented, with a final newline.

@@ -30,7 +30,13 @@ pub struct Probes {
     pub logits: Vec<f32>,
     /// `[N, K, V]`, of the untouched base model.
     pub base_logits: Vec<f32>,
+    /// `[N, K]`, how far the trainer's own f32 logits are from `logits`, which are exact: the largest difference over the vocabulary. Absent
+    /// where `logits` are f32 themselves, and in runs of versions that did not measure it.
+    pub f32_rounding: Option<Vec<f32>>,
 }
+
+/// The tensor that older files lack.
+const ROUNDING: &str = "f32_rounding";
 
 impl Probes {
     /// Reads and checks `path`: shapes, ids inside the vocabulary, masks that are a run of ones, positions on tokens.
@@ -54,6 +60,10 @@ impl Probes {
             positions: file.i64("positions", &[count, scored])?,
             logits: file.f32("logits", &[count, scored, vocab_size])?,
             base_logits: file.f32("base_logits", &[count, scored, vocab_size])?,
+            f32_rounding: match file.tensors.contains_key(ROUNDING) {
+                true => Some(file.f32(ROUNDING, &[count, scored])?),
+                false => None,
+            },
         };
         probes.check().map_err(|reason| file.malformed(reason))?;
         file.finish()?;
@@ -64,7 +74,7 @@ impl Probes {
     pub fn write(&self, path: &Path) -> Result<(), TensorError> {
         self.check().map_err(|reason| TensorError::Malformed { path: path.to_path_buf(), reason })?;
         let (n, s, k, v) = (self.count, self.length, self.scored, self.vocab_size);
-        let tensors = TensorMap::from([
+        let mut tensors = TensorMap::from([
             ("input_ids".to_owned(), NamedTensor::i64([n, s], self.input_ids.clone())),
             ("attention_mask".to_owned(), NamedTensor::i64([n, s], self.attention_mask.clone())),
             ("task_id".to_owned(), NamedTensor::i64([n], self.task_id.clone())),
@@ -72,6 +82,9 @@ impl Probes {
             ("logits".to_owned(), NamedTensor::f32([n, k, v], self.logits.clone())),
             ("base_logits".to_owned(), NamedTensor::f32([n, k, v], self.base_logits.clone())),
         ]);
+        if let Some(rounding) = &self.f32_rounding {
+            tensors.insert(ROUNDING.to_owned(), NamedTensor::f32([n, k], rounding.clone()));
+        }
         tensors::write(path, &tensors)
     }
 
@@ -101,6 +114,12 @@ impl Probes {
         expect("positions", self.positions.len(), &[n, k])?;
         expect("logits", self.logits.len(), &[n, k, v])?;
         expect("base_logits", self.base_logits.len(), &[n, k, v])?;
+        if let Some(rounding) = &self.f32_rounding {
+            expect(ROUNDING, rounding.len(), &[n, k])?;
+            if let Some(value) = rounding.iter().find(|value| !(value.is_finite() && **value >= 0.0)) {
+                return Err(format!("`{ROUNDING}` holds {value}"));
+            }
+        }
         if let Some(id) = self.input_ids.iter().find(|id| !(0..v as i64).contains(id)) {
             return Err(format!("`input_ids` holds {id}, outside the vocabulary of {v}"));
         }
@@ -138,6 +157,7 @@ mod tests {
             positions: vec![2, 1],
             logits: (0..8).map(|n| n as f32).collect(),
             base_logits: vec![0.25; 8],
+            f32_rounding: Some(vec![1e-5, 2e-5]),
         }
     }
 
@@ -149,6 +169,10 @@ mod tests {
         let read = Probes::read(&path).unwrap();
         assert_eq!(read, probes());
         assert_eq!((read.tokens(0), read.tokens(1)), (&[1, 2, 3][..], &[3, 1][..]));
+        // Runs of versions that did not measure it.
+        let older = Probes { f32_rounding: None, ..probes() };
+        older.write(&path).unwrap();
+        assert_eq!(Probes::read(&path).unwrap(), older);
     }
 
     #[test]
@@ -166,6 +190,7 @@ mod tests {
                 error(&|probes| probes.task_id[1] = -1),
                 error(&|probes| probes.logits.truncate(7)),
                 error(&|probes| probes.scored = 0),
+                error(&|probes| probes.f32_rounding = Some(vec![f32::NAN, 0.0])),
             ]
             .join("\n"), @"
 probes.safetensors: `input_ids` holds 4, outside the vocabulary of 4
@@ -174,6 +199,7 @@ probes.safetensors: `positions` of probe 1 holds 2, but it has 2 tokens
 probes.safetensors: `task_id` holds -1
 probes.safetensors: `logits` holds 7 values, expected [2, 1, 4]
 probes.safetensors: no probes: 2 probes of 3 tokens, 0 positions, vocabulary 4
+probes.safetensors: `f32_rounding` holds NaN
 ");
     }
 }

@@ -91,6 +91,9 @@ impl RunManifest {
         let path = RunPaths::new(directory).manifest();
         let run: Self = manifest::read(&path, RUN_SCHEMA_VERSION)?;
         manifest::check_task_names(&path, run.tasks.iter().map(|task| task.name.as_str()))?;
+        manifest::check_files(&path, run.files.iter().map(|file| file.path.as_str()))?;
+        let config = run.base.config.check().map_err(|reason| format!("`base.config`: {reason}"));
+        config.map_err(|reason| ManifestError::Malformed { path, reason })?;
         Ok(run)
     }
 

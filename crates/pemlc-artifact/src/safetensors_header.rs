@@ -1,7 +1,10 @@
 //! The header of a safetensors file: eight bytes of length, then JSON. Checked against the file's size before it is believed.
 
+use crate::tensors::element_count;
 use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
 
 /// Longest header that is read, in bytes. A model of a hundred thousand tensors stays far below it.
@@ -49,21 +52,68 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<BTreeMap<String, HeaderEntry>, Strin
         .and_then(|length| rest.get(..length))
         .ok_or_else(|| format!("truncated: the header should be {length} bytes, the file ends after {}", rest.len()))?;
     let data = 8 + header.len();
-    let raw: BTreeMap<String, serde_json::Value> =
-        serde_json::from_slice(header).map_err(|error| format!("header is not valid JSON: {error}"))?;
-    let mut entries = BTreeMap::new();
-    for (name, value) in raw {
-        if name == "__metadata__" {
-            continue;
-        }
-        let entry = entry(value, data, bytes.len()).map_err(|reason| format!("tensor `{name}`: {reason}"))?;
-        entries.insert(name, entry);
-    }
+    let mut json = serde_json::Deserializer::from_slice(header);
+    let entries = Entries { data, file: bytes.len() }.deserialize(&mut json);
+    let entries = entries.and_then(|entries| json.end().map(|()| entries)).map_err(|error| format!("header: {error}"))?;
+    refuse_overlap(&entries)?;
     Ok(entries)
 }
 
-fn entry(value: serde_json::Value, data: usize, file: usize) -> Result<HeaderEntry, String> {
-    let raw: RawEntry = serde_json::from_value(value).map_err(|error| error.to_string())?;
+/// Reads entries one at a time: a tree of the whole header would take tens of times its size.
+#[derive(Clone, Copy)]
+struct Entries {
+    /// Where the tensors' bytes begin.
+    data: usize,
+    /// Bytes of the whole file.
+    file: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for Entries {
+    type Value = BTreeMap<String, HeaderEntry>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Entries {
+    type Value = BTreeMap<String, HeaderEntry>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of tensors")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut entries = BTreeMap::new();
+        while let Some(name) = map.next_key::<String>()? {
+            if name == "__metadata__" {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            let of_tensor = |reason: String| A::Error::custom(format!("tensor `{name}`: {reason}"));
+            let raw = map.next_value().map_err(|error| of_tensor(error.to_string()))?;
+            let entry = entry(raw, self.data, self.file).map_err(of_tensor)?;
+            if entries.contains_key(&name) {
+                return Err(of_tensor("it is there twice".to_owned()));
+            }
+            entries.insert(name, entry);
+        }
+        Ok(entries)
+    }
+}
+
+/// Tensors that share bytes would let a small file stand for any amount of memory.
+fn refuse_overlap(entries: &BTreeMap<String, HeaderEntry>) -> Result<(), String> {
+    let mut places: Vec<(&str, &Range<usize>)> =
+        entries.iter().map(|(name, entry)| (name.as_str(), &entry.bytes)).filter(|(_, bytes)| !bytes.is_empty()).collect();
+    places.sort_unstable_by_key(|(_, bytes)| bytes.start);
+    match places.windows(2).find(|pair| pair[1].1.start < pair[0].1.end) {
+        None => Ok(()),
+        Some(pair) => Err(format!("tensors `{}` and `{}` share bytes", pair[0].0, pair[1].0)),
+    }
+}
+
+fn entry(raw: RawEntry, data: usize, file: usize) -> Result<HeaderEntry, String> {
     let (start, end) = raw.data_offsets;
     let available = (file - data) as u64;
     if start > end || end > available {
@@ -76,7 +126,10 @@ fn entry(value: serde_json::Value, data: usize, file: usize) -> Result<HeaderEnt
         }
     }
     let shape = raw.shape.iter().map(|dimension| usize::try_from(*dimension)).collect::<Result<_, _>>();
-    let shape = shape.map_err(|_| format!("shape {:?} is too large", raw.shape))?;
+    let shape: Vec<usize> = shape.map_err(|_| format!("shape {:?} is too large", raw.shape))?;
+    if element_count(&shape).is_none() {
+        return Err(format!("shape {shape:?} is too large"));
+    }
     // Both are at most the file's length, which is a usize.
     Ok(HeaderEntry { dtype: raw.dtype, shape, bytes: data + start as usize..data + end as usize })
 }
@@ -107,6 +160,11 @@ mod tests {
                 of(r#"{"a":{"dtype":"F32","shape":[9223372036854775807,4],"data_offsets":[0,8]}}"#, 8),
                 of(r#"{"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,8]}}"#, 8),
                 of(r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}}"#, 8),
+                of(r#"{"a":{"dtype":"F32","shape":[0,9223372036854775807,4],"data_offsets":[0,0]}}"#, 8),
+                of(r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{}}"#, 8),
+                of(r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}"#, 8),
+                of(r#"{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"b":{"dtype":"U8","shape":[4],"data_offsets":[3,7]}}"#, 8),
+                of(r#"{} {}"#, 8),
             ]
             .join("\n"), @"
 not a safetensors file: 3 bytes, at least 8 expected

@@ -1,6 +1,6 @@
 //! Small named tensors in safetensors files: adapters, prompts, probes.
 
-use crate::{atomic, safetensors_header};
+use crate::{atomic, bounded_read, safetensors_header};
 use half::{bf16, f16};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -130,7 +130,8 @@ pub(crate) fn write_with_metadata(
 
 /// Reads every tensor of `path` (F32, F16 and BF16 become f32; I32 and I64 become i64).
 pub fn read(path: &Path) -> Result<TensorMap, TensorError> {
-    let bytes = std::fs::read(path).map_err(|source| TensorError::Io { path: path.to_path_buf(), source })?;
+    let bytes = bounded_read::read(path, u64::MAX);
+    let bytes = bytes.map_err(|source| TensorError::Io { path: path.to_path_buf(), source })?;
     let malformed = |reason| TensorError::Malformed { path: path.to_path_buf(), reason };
     let mut tensors = TensorMap::new();
     for (name, entry) in safetensors_header::parse(&bytes).map_err(malformed)? {
@@ -155,9 +156,11 @@ fn numbers<const N: usize, T>(data: &[u8], number: impl Fn([u8; N]) -> T) -> Vec
     data.as_chunks::<N>().0.iter().map(|bytes| number(*bytes)).collect()
 }
 
-/// Product of `shape`, if it fits.
+/// Product of `shape`, if it and the products of parts of it fit, in whatever order they are multiplied.
 pub(crate) fn element_count(shape: &[usize]) -> Option<usize> {
-    shape.iter().try_fold(1usize, |product, dimension| product.checked_mul(*dimension))
+    let sizes = shape.iter().filter(|size| **size > 0);
+    let product = sizes.copied().try_fold(1usize, usize::checked_mul)?;
+    Some(if shape.contains(&0) { 0 } else { product })
 }
 
 /// A file's tensors while they are taken out one by one under the shapes that are expected of them.

@@ -11,7 +11,7 @@ use crate::run_source::{RunSource, SourceError};
 use crate::target::common_runtimes;
 use crate::trace::{PrintAfter, Trace};
 use pemlc_artifact::artifact::{ARTIFACT_SCHEMA_VERSION, ArtifactManifest, GraphRecord};
-use pemlc_artifact::atomic::AtomicDir;
+use pemlc_artifact::atomic::{AtomicDir, tidy};
 use pemlc_artifact::hash::{FileHash, hash_directory};
 use pemlc_artifact::manifest::ManifestError;
 use pemlc_artifact::run::{BaseDtype, BaseModel};
@@ -171,10 +171,12 @@ pub fn export(
         let path = path.to_owned();
         move |source| ExportError::Io { path, source }
     };
+    // The graphs hold what they need of it; the rest would stay in memory while weights are written.
+    let normal_form = options.extras.ort_adapters.then_some(normal_form);
     let directory = AtomicDir::new(out).map_err(io_error(out))?;
     let files =
         write_graphs(&graph, &extras, &checkpoint, (&metadata(&source), options.pipeline.target), directory.path())?;
-    if options.extras.ort_adapters {
+    if let Some(normal_form) = normal_form {
         write_adapters(&normal_form, &tasks, directory.path())?;
     }
     let bytes: u64 = files.iter().map(|file| file.bytes).sum();
@@ -211,6 +213,8 @@ impl Clock<'_> {
 /// Fails early, before any work, when the commit at the end would be refused.
 fn refuse_occupied(out: &Path, options: &ExportOptions) -> Result<(), ExportError> {
     let io_error = |source| ExportError::Io { path: out.to_owned(), source };
+    // An export that was killed may have left the old artifact under another name.
+    tidy(out).map_err(io_error)?;
     match std::fs::read_dir(out) {
         Ok(mut entries) => match entries.next() {
             Some(_) if !options.force => Err(ExportError::OutputExists(out.to_owned())),

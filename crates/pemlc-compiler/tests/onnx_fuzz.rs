@@ -5,9 +5,6 @@
 #[allow(unreachable_pub, reason = "shared by several test files")]
 mod support;
 
-#[path = "support/counting.rs"]
-mod counting;
-
 use onnx_protobuf::{GraphProto, Message, ModelProto};
 use pemlc_compiler::inspect::cost::{Sizes, cost};
 use pemlc_compiler::inspect::shapes::shapes;
@@ -30,7 +27,7 @@ const BOUND: i64 = 300 << 20;
 fn exercise(folder: &Path, bytes: &[u8]) {
     let path = folder.join("model.onnx");
     fs::write(&path, bytes).unwrap();
-    let start = counting::start();
+    let peak = pemlc_hostile::peak();
     let sizes = Sizes { batch: 2, sequence: 3, past: 4, symbols: Default::default() };
     let _ = pemlc_compiler::inspect(&path);
     let _ = weights(&path).map(|table| (table.to_text(), serde_json::to_string(&table).unwrap()));
@@ -43,7 +40,7 @@ fn exercise(folder: &Path, bytes: &[u8]) {
     }
     let options = snapshot::Options { weights: true, ..Default::default() };
     let _ = snapshot::text(&path, &options);
-    let used = counting::peak_since(start);
+    let used = peak.bytes();
     assert!(used < BOUND, "{} bytes of file took {used} bytes of memory", bytes.len());
 }
 

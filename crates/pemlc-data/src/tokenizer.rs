@@ -1,5 +1,9 @@
 //! The base model's own tokenizer.
 
+mod guard;
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 /// Why a tokenizer cannot be made or used.
@@ -41,11 +45,14 @@ pub struct Tokenizer {
 impl Tokenizer {
     /// A tokenizer of the text of a `tokenizer.json`.
     pub fn from_json(json: &str) -> Result<Self, TokenizerError> {
-        let mut inner: tokenizers::Tokenizer =
-            json.parse().map_err(|error: tokenizers::Error| TokenizerError::Json(error.to_string()))?;
-        inner.with_padding(None);
-        inner.with_truncation(None).map_err(|error| TokenizerError::Json(error.to_string()))?;
-        Ok(Self { inner, json: json.to_owned(), end_of_text: None })
+        guard::check(json).map_err(TokenizerError::Json)?;
+        let parsed = caught(|| {
+            let mut inner: tokenizers::Tokenizer = json.parse()?;
+            inner.with_padding(None);
+            inner.with_truncation(None)?;
+            Ok(inner)
+        });
+        Ok(Self { inner: parsed.map_err(TokenizerError::Json)?, json: json.to_owned(), end_of_text: None })
     }
 
     /// The same, with the token that ends a free-text answer (`eos_token_id` of the model's configuration).
@@ -62,17 +69,13 @@ impl Tokenizer {
 
     /// Token ids of a text, with the special tokens that the post-processor adds.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
-        match self.inner.encode_fast(text, true) {
-            Ok(encoding) => Ok(encoding.get_ids().to_vec()),
-            Err(error) => {
-                Err(TokenizerError::Encode { text: text.chars().take(60).collect(), message: error.to_string() })
-            }
-        }
+        let encoded = caught(|| self.inner.encode_fast(text, true).map(|encoding| encoding.get_ids().to_vec()));
+        encoded.map_err(|message| TokenizerError::Encode { text: text.chars().take(60).collect(), message })
     }
 
     /// Text of token ids, special tokens left out.
     pub fn decode(&self, tokens: &[u32]) -> Result<String, TokenizerError> {
-        self.inner.decode(tokens, true).map_err(|error| TokenizerError::Decode(error.to_string()))
+        caught(|| self.inner.decode(tokens, true)).map_err(TokenizerError::Decode)
     }
 
     /// One past the largest token id, added tokens included.
@@ -89,4 +92,17 @@ impl Tokenizer {
     pub fn save(&self, path: &Path) -> Result<(), TokenizerError> {
         std::fs::write(path, &self.json).map_err(|error| TokenizerError::Save { path: path.to_owned(), error })
     }
+}
+
+/// What `run` gives. The crate that it calls panics on some tokenizers that it has accepted: that is an error like any other.
+fn caught<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(panic) => Err(format!("it makes the tokenizers crate panic: {}", message(panic.as_ref()))),
+    }
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("(no message)")
 }

@@ -1,6 +1,8 @@
 //! The run file.
 
 mod ada_lora;
+#[cfg(test)]
+mod hostile_tests;
 mod low_rank;
 mod method_name;
 mod prefix;
@@ -16,6 +18,7 @@ pub use prompt::{FactorInit, PromptConfig, PromptEncoder, PromptInit};
 pub use search::{Choice, Dimension, When};
 
 use pemlc_artifact::Projection;
+use pemlc_artifact::prompt::MOST_POSITIONS;
 pub use pemlc_artifact::run::BaseDtype;
 use pemlc_data::TaskConfig;
 use schemars::JsonSchema;
@@ -350,6 +353,9 @@ impl RunConfig {
         }
         if let Some((key, value, expected)) = prefix.fault() {
             return fail(&key, value, &expected);
+        }
+        if self.method == MethodName::Peml && prefix.length > MOST_POSITIONS {
+            return fail("prefix.length", prefix.length.to_string(), &format!("at most {MOST_POSITIONS}"));
         }
         Ok(())
     }

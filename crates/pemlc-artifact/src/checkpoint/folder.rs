@@ -2,7 +2,7 @@
 
 use super::mapped::MappedFile;
 use super::{Checkpoint, CheckpointError, Entry, Source, StoredType, hf_config};
-use crate::safetensors_header;
+use crate::{bounded_read, safetensors_header};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -23,7 +23,8 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
     let mut texts: BTreeMap<&str, String> = BTreeMap::new();
     let mut hashed = Vec::new();
     for name in DESCRIPTIONS.into_iter().chain(CARRIED) {
-        if let Some(text) = read_optional(&path.join(name))? {
+        let limit = if name.ends_with("config.json") { bounded_read::CONFIGURATION } else { bounded_read::TEXT };
+        if let Some(text) = read_optional(&path.join(name), limit)? {
             texts.insert(name, text);
             hashed.push((path.join(name), name.to_owned()));
         }
@@ -69,7 +70,7 @@ fn shards(
     hashed: &mut Vec<(PathBuf, String)>,
 ) -> Result<BTreeMap<String, BTreeSet<String>>, CheckpointError> {
     let index_path = path.join(INDEX);
-    let Some(text) = read_optional(&index_path)? else {
+    let Some(text) = read_optional(&index_path, bounded_read::MANIFEST)? else {
         if path.join(SINGLE).is_file() {
             return Ok(BTreeMap::from([(SINGLE.to_owned(), BTreeSet::new())]));
         }
@@ -94,8 +95,8 @@ fn shards(
     Ok(shards)
 }
 
-fn read_optional(path: &Path) -> Result<Option<String>, CheckpointError> {
-    match std::fs::read_to_string(path) {
+fn read_optional(path: &Path, limit: u64) -> Result<Option<String>, CheckpointError> {
+    match bounded_read::read_text(path, limit) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(CheckpointError::io(path, error)),
@@ -104,7 +105,7 @@ fn read_optional(path: &Path) -> Result<Option<String>, CheckpointError> {
 
 /// The licence in the front matter of the model card: the lines between `---` at the top of README.md.
 pub(super) fn licence(path: &Path) -> Result<Option<String>, CheckpointError> {
-    let Some(card) = read_optional(&path.join("README.md"))? else { return Ok(None) };
+    let Some(card) = read_optional(&path.join("README.md"), bounded_read::CONFIGURATION)? else { return Ok(None) };
     let front_matter = card.lines().skip_while(|line| line.trim() == "---").take_while(|line| line.trim() != "---");
     let mut licences = front_matter.filter_map(|line| line.strip_prefix("license:"));
     Ok(if card.starts_with("---") {

@@ -1,12 +1,9 @@
 //! `config.json` of a Hugging Face folder.
 
 use super::CheckpointError;
-use crate::config::{Family, ModelConfig, RopeScaling};
+use crate::config::{Family, LARGEST_SIZE, ModelConfig, RopeScaling};
 use serde_json::{Map, Value};
 use std::path::Path;
-
-/// Sizes beyond this are taken for a broken or hostile file; the largest real ones (vocabularies, contexts) stay far below.
-pub(super) const LARGEST_SIZE: u64 = 1 << 28;
 
 /// Reads the model's shape from the text of `config.json`; `generation` is the text of `generation_config.json`, whose end tokens
 /// are added.
@@ -61,28 +58,8 @@ pub(super) fn parse(path: &Path, text: &str, generation: Option<&str>) -> Result
         eos_token_ids,
         pad_token_id: reader.tokens("pad_token_id")?.first().copied(),
     };
-    check(path, &config)?;
+    config.check().map_err(|reason| CheckpointError::malformed(path, reason))?;
     Ok(config)
-}
-
-/// Refuses shapes that no decoder of these families can have.
-pub(super) fn check(path: &Path, config: &ModelConfig) -> Result<(), CheckpointError> {
-    let malformed = |reason: String| Err(CheckpointError::malformed(path, reason));
-    if !config.num_attention_heads.is_multiple_of(config.num_key_value_heads) {
-        return malformed(format!(
-            "{} attention heads cannot share {} key-value heads",
-            config.num_attention_heads, config.num_key_value_heads
-        ));
-    }
-    if config.head_dim == 0 || !config.head_dim.is_multiple_of(2) {
-        return malformed(format!("head_dim {} is not a positive even number", config.head_dim));
-    }
-    for (name, value) in [("rms_norm_eps", config.rms_norm_eps), ("rope_theta", config.rope_theta)] {
-        if !(value.is_finite() && value > 0.0) {
-            return malformed(format!("`{name}` is {value}, expected a positive number"));
-        }
-    }
-    Ok(())
 }
 
 struct Reader<'a> {

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// One mapped file.
+#[derive(Debug)]
 pub(super) struct MappedFile {
     pub(super) path: PathBuf,
     /// None for an empty file, which cannot be mapped.
@@ -34,6 +35,7 @@ impl MappedFile {
     pub(super) fn release(&self, range: Range<usize>) {
         if let Some(map) = &self.map
             && range.end <= map.len()
+            && range.start < range.end
         {
             // SAFETY: the map is of a file and never written to, so pages that are dropped come back with the same bytes. It is
             // a hint: an error changes nothing but memory.

@@ -111,6 +111,7 @@ impl Checkpoint {
             bytes,
             interleaved: entry.interleaved,
             rounded: self.rounded && !name.ends_with("norm.weight"),
+            file: file.map(|file| (file, entry.bytes.start)),
         })
     }
 

@@ -1,6 +1,7 @@
 //! One tensor of a checkpoint, still in its file.
 
 use super::dequantize::{StoredType, append_f32};
+use super::mapped::MappedFile;
 use half::bf16;
 use std::ops::Range;
 
@@ -18,6 +19,8 @@ pub struct TensorView<'a> {
     pub(super) interleaved: Option<usize>,
     /// Whether values are rounded to bf16 as they are read.
     pub(super) rounded: bool,
+    /// The file that `bytes` are of, and where they begin in it.
+    pub(super) file: Option<(&'a MappedFile, usize)>,
 }
 
 impl TensorView<'_> {
@@ -36,7 +39,7 @@ impl TensorView<'_> {
         values
     }
 
-    /// Columns `columns` of rows `rows` as f32, row-major. Of types that are not stored in blocks nothing else is read.
+    /// Columns `columns` of rows `rows` as f32, row-major. Nothing else is read but the rest of the blocks that the range cuts.
     ///
     /// # Panics
     /// When a range goes beyond the matrix.
@@ -45,20 +48,38 @@ impl TensorView<'_> {
         if columns == (0..width) {
             return self.rows_f32(rows);
         }
+        let (numbers, bytes) = self.stored.block();
+        let row_blocks = width / numbers;
+        let blocks = columns.start / numbers..columns.end.div_ceil(numbers);
         let mut values = Vec::with_capacity(rows.len() * columns.len());
-        if let (1, bytes) = self.stored.block() {
-            for row in rows {
-                let start = self.interleaved.map_or(row, |head| interleaved_row(row, head)) * width;
-                let bytes = &self.bytes[(start + columns.start) * bytes..(start + columns.end) * bytes];
-                append_f32(self.stored, bytes, &mut values);
-            }
-            self.round(&mut values);
-        } else {
-            for row in rows {
-                values.extend_from_slice(&self.rows_f32(row..row + 1)[columns.clone()]);
+        let mut whole = Vec::new();
+        for row in rows {
+            let start = self.interleaved.map_or(row, |head| interleaved_row(row, head)) * row_blocks;
+            let stored = &self.bytes[(start + blocks.start) * bytes..(start + blocks.end) * bytes];
+            if numbers == 1 {
+                append_f32(self.stored, stored, &mut values);
+            } else {
+                whole.clear();
+                append_f32(self.stored, stored, &mut whole);
+                let first = blocks.start * numbers;
+                values.extend_from_slice(&whole[columns.start - first..columns.end - first]);
             }
         }
+        self.round(&mut values);
         values
+    }
+
+    /// Bytes of one row in the file.
+    pub fn row_bytes(&self) -> usize {
+        self.bytes.len().checked_div(self.rows()).unwrap_or(0)
+    }
+
+    /// Gives back the memory that reading the rows took; reading them again fetches them again. Views stay valid.
+    pub fn release(&self, rows: Range<usize>) {
+        if let Some((file, start)) = self.file {
+            let row = self.row_bytes();
+            file.release(start + rows.start * row..start + rows.end.min(self.rows()) * row);
+        }
     }
 
     fn round(&self, values: &mut [f32]) {
@@ -76,7 +97,7 @@ impl TensorView<'_> {
             return all.drain(rows).collect();
         }
         // Opening the checkpoint checked that whole rows of blocks fill the bytes.
-        let row_bytes = self.bytes.len().checked_div(self.rows()).unwrap_or(0);
+        let row_bytes = self.row_bytes();
         let mut values = Vec::with_capacity(rows.len() * columns);
         match self.interleaved {
             None => {
@@ -124,6 +145,7 @@ mod tests {
             bytes: &stored,
             interleaved: Some(4),
             rounded: false,
+            file: None,
         };
         assert_eq!(view.to_f32(), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
         assert_eq!(view.rows_f32(3..6), [3.0, 4.0, 5.0]);
@@ -141,6 +163,7 @@ mod tests {
             bytes: &numbers,
             interleaved: None,
             rounded: false,
+            file: None,
         };
         assert_eq!(view.block_f32(1..3, 1..3), [4.0, 5.0, 7.0, 8.0]);
         assert_eq!(view.block_f32(1..3, 0..3), view.rows_f32(1..3));
@@ -149,12 +172,31 @@ mod tests {
         assert_eq!(view.block_f32(1..2, 1..3), [7.0, 8.0]);
     }
 
+    /// Columns that begin and end inside blocks, of rows that are interleaved.
+    #[test]
+    fn a_block_is_cut_out_of_quantised_rows() {
+        let (rows, width) = (4, 96);
+        let half = |value: f32| half::f16::from_f32(value).to_le_bytes();
+        let blocks = (0..rows * width / 32).map(|block| {
+            let quants = (0..32).map(|n| (n * 7 + block * 3) as u8);
+            half(block as f32 * 0.5).into_iter().chain(quants).collect::<Vec<u8>>()
+        });
+        let bytes: Vec<u8> = blocks.flatten().collect();
+        let (name, shape, stored) = ("w".to_owned(), vec![rows, width], StoredType::Q8_0);
+        let view = TensorView { name, shape, stored, bytes: &bytes, interleaved: Some(4), rounded: false, file: None };
+        let all = view.to_f32();
+        for columns in [0..96, 0..32, 31..33, 40..41, 5..95, 64..96] {
+            let expected: Vec<f32> = (1..4).flat_map(|row| all[row * width..][columns.clone()].to_vec()).collect();
+            assert_eq!(view.block_f32(1..4, columns.clone()), expected, "{columns:?}");
+        }
+    }
+
     #[test]
     fn rounded_values_have_eight_bits() {
         let stored: Vec<u8> = [1.0f32, 1.001, 1.004].iter().flat_map(|n| n.to_le_bytes()).collect();
         let (name, shape) = ("w".to_owned(), vec![3]);
         let (stored, bytes) = (StoredType::F32, stored.as_slice());
-        let view = TensorView { name, shape, stored, bytes, interleaved: None, rounded: true };
+        let view = TensorView { name, shape, stored, bytes, interleaved: None, rounded: true, file: None };
         assert_eq!(view.to_f32(), [1.0, 1.0, 1.0078125]);
     }
 }

@@ -14,6 +14,7 @@ pub use lora::{LoraAdapter, LoraWeights, ModuleScale};
 pub use prefix::{read_prefix, write_prefix};
 pub use soft_prompt::{SoftPromptKind, read_soft_prompt};
 
+use crate::bounded_read;
 use crate::manifest::ManifestError;
 use crate::tensors::TensorError;
 use serde_json::{Map, Value};
@@ -22,6 +23,10 @@ use std::path::{Path, PathBuf};
 /// The two files of every PEFT folder.
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
+
+/// Most virtual tokens of a prompt or prefix. Published ones have hundreds at most; rows that a small file only describes (a projection of
+/// PEFT's prefix encoder) take memory by this.
+const LONGEST_PROMPT: usize = 1 << 14;
 
 /// Why a PEFT folder cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +91,8 @@ impl Config {
 
     fn open(directory: &Path) -> Result<Self, PeftError> {
         let path = directory.join(CONFIG);
-        let text = std::fs::read_to_string(&path).map_err(|source| ManifestError::Io { path: path.clone(), source })?;
+        let text = bounded_read::read_text(&path, bounded_read::CONFIGURATION);
+        let text = text.map_err(|source| ManifestError::Io { path: path.clone(), source })?;
         let fields: Map<String, Value> = serde_json::from_str(&text)
             .map_err(|error| ManifestError::Malformed { path: path.clone(), reason: error.to_string() })?;
         Ok(Self { path, fields })
@@ -112,6 +118,16 @@ impl Config {
         found
             .filter(|value| *value > 0)
             .ok_or_else(|| PeftError::unsupported(&self.path, format!("`{name}` is missing or not a positive integer")))
+    }
+
+    /// `num_virtual_tokens`.
+    fn virtual_tokens(&self) -> Result<usize, PeftError> {
+        let length = self.integer("num_virtual_tokens")?;
+        if length > LONGEST_PROMPT {
+            let reason = format!("`num_virtual_tokens` is {length}, at most {LONGEST_PROMPT} can be read");
+            return Err(self.unsupported(&reason));
+        }
+        Ok(length)
     }
 
     fn number(&self, name: &str) -> Result<f64, PeftError> {

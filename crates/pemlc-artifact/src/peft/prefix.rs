@@ -73,7 +73,7 @@ pub fn read_prefix(directory: &Path, model: &ModelConfig) -> Result<Vec<PrefixLa
     let config = Config::read(directory, "PREFIX_TUNING")?;
     config.refuse_modules_to_save()?;
     config.check_one_submodule()?;
-    let length = config.integer("num_virtual_tokens")?;
+    let length = config.virtual_tokens()?;
     let (width, head) = (model.kv_width(), model.head_dim);
     let own = [("num_layers", model.num_hidden_layers), ("num_attention_heads", model.num_key_value_heads)];
     for (key, expected) in own {

@@ -40,7 +40,7 @@ pub fn read_soft_prompt(
     let config = Config::read(directory, kind.peft_type())?;
     config.refuse_modules_to_save()?;
     config.check_one_submodule()?;
-    let (length, hidden) = (config.integer("num_virtual_tokens")?, model.hidden_size);
+    let (length, hidden) = (config.virtual_tokens()?, model.hidden_size);
     let path = weights_path(directory)?;
     let mut file = Taking::open(&path)?;
     let mut prompt = file.f32("prompt_embeddings", &[length, hidden])?;

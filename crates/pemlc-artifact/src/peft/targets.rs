@@ -2,7 +2,7 @@
 
 use super::{Config, PeftError};
 use crate::config::Projection;
-use fancy_regex::Regex;
+use fancy_regex::{Regex, RegexBuilder};
 use serde_json::Value;
 
 /// `target_modules` and its companions.
@@ -162,8 +162,19 @@ impl<'a> Patterns<'a> {
     }
 }
 
+/// Longest pattern, in bytes.
+const LONGEST_PATTERN: usize = 4096;
+/// What a part of a pattern may take compiled, in bytes; a pattern has as many parts as it has look-arounds.
+const COMPILED_PART: usize = 1 << 18;
+
 fn compile(config: &Config, key: &str, pattern: &str) -> Result<Regex, PeftError> {
-    Regex::new(pattern)
+    if pattern.len() > LONGEST_PATTERN {
+        let reason = format!("`{key}`: a pattern of {} bytes, at most {LONGEST_PATTERN} can be read", pattern.len());
+        return Err(config.unsupported(&reason));
+    }
+    RegexBuilder::new(pattern)
+        .delegate_size_limit(COMPILED_PART)
+        .build()
         .map_err(|error| config.unsupported(&format!("`{key}`: the pattern {pattern} cannot be read: {error}")))
 }
 

@@ -9,6 +9,16 @@ use std::path::Path;
 /// Version of `architecture.json` that this build writes and reads.
 pub const ARCHITECTURE_SCHEMA_VERSION: u32 = 1;
 
+/// Most positions of a cell. Evaluating one takes memory by the square of them, which no file has to pay for; prefixes that are searched for
+/// have tens.
+pub const MOST_POSITIONS: usize = 1 << 10;
+/// Largest width of a cell and of an operation inside it.
+pub const LARGEST_WIDTH: usize = 1 << 14;
+/// Most nodes of a cell.
+pub const MOST_NODES: usize = 1 << 6;
+/// Most positions that one result of a convolution sees.
+pub const LARGEST_KERNEL: usize = (1 << 8) - 1;
+
 impl Operation {
     /// A short name, unique among operations: `skip`, `mlp_tanh_64`, `attention_4`.
     pub fn name(self) -> String {
@@ -172,6 +182,15 @@ impl Architecture {
                 self.width, self.length, self.nodes
             ));
         }
+        for (name, size, most) in [
+            ("width", self.width, LARGEST_WIDTH),
+            ("positions", self.positions(), MOST_POSITIONS),
+            ("nodes", self.nodes, MOST_NODES),
+        ] {
+            if size > most {
+                return Err(format!("{name} is {size}, at most {most} can be read"));
+            }
+        }
         if self.positions() < self.length {
             return Err(format!("{} rows cannot come from {} positions", self.length, self.positions()));
         }
@@ -196,6 +215,14 @@ impl Architecture {
                 }
                 Operation::MlpTanh { width: 0 } | Operation::MlpGelu { width: 0 } => {
                     return Err(format!("edge {index}: an MLP of width 0"));
+                }
+                Operation::MlpTanh { width } | Operation::MlpGelu { width } if width > LARGEST_WIDTH => {
+                    return Err(format!("edge {index}: an MLP of width {width}, at most {LARGEST_WIDTH} can be read"));
+                }
+                Operation::DepthwiseConvolution { kernel } if kernel > LARGEST_KERNEL => {
+                    return Err(format!(
+                        "edge {index}: a convolution of {kernel} positions, at most {LARGEST_KERNEL} can be read"
+                    ));
                 }
                 Operation::DepthwiseConvolution { kernel } if kernel % 2 == 0 => {
                     return Err(format!("edge {index}: a convolution of {kernel} positions, which is not odd"));

@@ -5,9 +5,11 @@ use pemlc_artifact::{Checkpoint, CheckpointError, TensorView};
 use std::ops::Range;
 
 /// Numbers of a block, f32.
-const BLOCK: usize = 1 << 20;
+const BLOCK: usize = 1 << 21;
 /// Rows that are transposed together, so that neither side is walked a number at a time.
 const TILE: usize = 16;
+/// Bytes of a checkpoint that a block which reads across its rows keeps in memory at a time.
+const READ: usize = 16 << 20;
 
 /// Why an initialiser has no values.
 #[derive(Debug, thiserror::Error)]
@@ -137,9 +139,18 @@ impl<'a> Matrix<'a> {
             }
             // A vector is one row here, and one element a row there.
             Source::Stored(view) if view.shape.len() < 2 => view.rows_f32(columns),
-            Source::Stored(view) => view.block_f32(rows, columns),
+            Source::Stored(view) => {
+                let block = view.block_f32(rows.clone(), columns);
+                view.release(rows);
+                block
+            }
             Source::Transpose(inner) => {
-                transposed(&inner.block(columns.clone(), rows.clone()), columns.len(), rows.len())
+                let mut block = vec![0.0; rows.len() * columns.len()];
+                for part in inner.parts(columns.clone()) {
+                    let values = inner.block(part.clone(), rows.clone());
+                    transpose_into(&values, part.len(), &mut block, columns.len(), part.start - columns.start);
+                }
+                block
             }
             Source::AddLowRank { base, down, up, rank } => {
                 let mut block = base.block(rows.clone(), columns.clone());
@@ -177,6 +188,17 @@ impl<'a> Matrix<'a> {
     }
 }
 
+impl Matrix<'_> {
+    /// `rows` in parts: of a stored matrix so many that their bytes may be in memory together, whatever their width.
+    fn parts(&self, rows: Range<usize>) -> Vec<Range<usize>> {
+        let height = match &self.source {
+            Source::Stored(view) if view.shape.len() >= 2 => (READ / view.row_bytes().max(1)).max(1),
+            _ => rows.len().max(1),
+        };
+        rows.clone().step_by(height).map(|start| start..(start + height).min(rows.end)).collect()
+    }
+}
+
 /// `[rows, columns]` of a tensor seen as a matrix.
 fn as_matrix(shape: &[usize]) -> (usize, usize) {
     match shape {
@@ -194,18 +216,22 @@ fn floats(tensor: &Tensor) -> Result<&[f32], EvaluateError> {
     tensor.as_f32().ok_or_else(|| EvaluateError::Type(tensor.value_type().to_string()))
 }
 
-/// `values` `[rows, columns]` as `[columns, rows]`.
-fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    let mut result = vec![0.0; values.len()];
+/// Writes `values` `[rows, n]` as columns `first..first + rows` of `result` `[n, width]`.
+fn transpose_into(values: &[f32], rows: usize, result: &mut [f32], width: usize, first: usize) {
+    if values.is_empty() {
+        return;
+    }
+    let columns = values.len() / rows;
     for start in (0..rows).step_by(TILE) {
         let end = (start + TILE).min(rows);
-        for column in 0..columns {
-            for row in start..end {
-                result[column * rows + row] = values[row * columns + column];
+        let tile = &values[start * columns..end * columns];
+        for (column, target) in result.chunks_exact_mut(width).enumerate() {
+            let target = &mut target[first + start..first + end];
+            for (place, row) in target.iter_mut().zip(tile.chunks_exact(columns)) {
+                *place = row[column];
             }
         }
     }
-    result
 }
 
 /// `values += weights * up[.., columns]` for one row: `weights` `[rank]`, `up` `[rank, width]`. Four rows of `up` at a time, so that the

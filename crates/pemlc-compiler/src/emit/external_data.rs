@@ -13,7 +13,8 @@ use std::io::{self, BufWriter, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{Scope, ScopedJoinHandle};
 
 /// Offsets are multiples of this, so that consumers can map a tensor's pages.
 const ALIGNMENT: u64 = 4096;
@@ -21,6 +22,8 @@ const ALIGNMENT: u64 = 4096;
 const INLINE_BYTES: usize = 1024;
 /// Workers that make blocks.
 const MAX_WORKERS: usize = 8;
+/// Bytes after which the disk is asked to write what it was given, so that it does not begin when everything is made.
+const WRITE_BEHIND: u64 = 128 << 20;
 
 /// Why the weights cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -122,6 +125,7 @@ type Made = Result<Vec<u8>, EvaluateError>;
 pub(super) fn write(plan: &Plan<'_>, checkpoint: &Checkpoint, path: &Path) -> Result<FileHash, WriteError> {
     let io_error = |source| WriteError::Io { path: path.to_owned(), source };
     let file = File::create(path).map_err(io_error)?;
+    let behind = file.try_clone().map_err(io_error)?;
     let mut output = Output { file: BufWriter::with_capacity(1 << 20, file), hasher: Sha256::new(), position: 0 };
     // Made by whichever worker comes first: some cost a walk over the whole weight.
     let matrices: Vec<OnceLock<Result<Matrix<'_>, EvaluateError>>> =
@@ -168,6 +172,7 @@ pub(super) fn write(plan: &Plan<'_>, checkpoint: &Checkpoint, path: &Path) -> Re
                 receiver
             })
             .collect();
+        let mut disk = WriteBehind::new(scope, &behind);
         let mut turn = 0;
         for (index, weight) in plan.weights.iter().enumerate() {
             output.pad_to(weight.place.offset).map_err(io_error)?;
@@ -177,13 +182,14 @@ pub(super) fn write(plan: &Plan<'_>, checkpoint: &Checkpoint, path: &Path) -> Re
                 let made = made.map_err(|_| WriteError::Worker { name: weight.name.to_owned() })?;
                 let made = made.map_err(|source| WriteError::Weight { name: weight.name.to_owned(), source })?;
                 output.bytes(&made).map_err(io_error)?;
+                disk.written(output.position);
                 turn += 1;
             }
             for name in plan.weights[index].expression.checkpoint_names() {
                 checkpoint.release(name);
             }
         }
-        Ok(())
+        disk.finish().map_err(io_error)
     })?;
     let bytes = output.position;
     let sha256 = output.hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -191,6 +197,35 @@ pub(super) fn write(plan: &Plan<'_>, checkpoint: &Checkpoint, path: &Path) -> Re
     file.sync_all().map_err(io_error)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     Ok(FileHash { path: name, sha256, bytes })
+}
+
+/// A thread that has the disk write what the file was given so far.
+struct WriteBehind<'scope> {
+    asked: u64,
+    ask: SyncSender<()>,
+    thread: ScopedJoinHandle<'scope, io::Result<()>>,
+}
+
+impl<'scope> WriteBehind<'scope> {
+    fn new<'env>(scope: &'scope Scope<'scope, 'env>, file: &'env File) -> Self {
+        let (ask, asked) = sync_channel(1);
+        // An error is told once, to whoever asks first: it must not be lost here.
+        let thread = scope.spawn(move || asked.iter().try_for_each(|()| file.sync_data()));
+        Self { asked: 0, ask, thread }
+    }
+
+    /// Says how many bytes the file has.
+    fn written(&mut self, position: u64) {
+        // While it is busy, and after an error, nothing is asked of it.
+        if position - self.asked >= WRITE_BEHIND && self.ask.try_send(()).is_ok() {
+            self.asked = position;
+        }
+    }
+
+    fn finish(self) -> io::Result<()> {
+        drop(self.ask);
+        self.thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that syncs the file ended early")))
+    }
 }
 
 struct Output {

@@ -7,11 +7,13 @@ use half::{bf16, f16};
 
 /// Bytes of `values`, which are rows `first_row..` of a matrix with `columns` columns. Only f32 may be NaN or infinite (a shut log-gate).
 pub(super) fn round(values: &[f32], dtype: DType, first_row: usize, columns: usize) -> Result<Vec<u8>, EvaluateError> {
-    let place = |index: usize| (first_row + index / columns.max(1), index % columns.max(1));
-    let check = |infinite: &dyn Fn(usize) -> bool, name: &'static str, largest: f32| {
-        let bad = (0..values.len()).find(|index| !values[*index].is_finite() || infinite(*index));
-        let Some(index) = bad else { return Ok(()) };
-        let ((row, column), value) = (place(index), values[index]);
+    let refuse_beyond = |midpoint: f32, name: &'static str, largest: f32| {
+        // One walk without a branch; what is wrong, and where, is looked for only if something is.
+        if largest_magnitude(values) < midpoint.to_bits() {
+            return Ok(());
+        }
+        let index = values.iter().position(|value| value.abs().to_bits() >= midpoint.to_bits()).unwrap_or_default();
+        let (row, column, value) = (first_row + index / columns.max(1), index % columns.max(1), values[index]);
         Err(if value.is_finite() {
             EvaluateError::Overflow { value, row, column, dtype: name, largest }
         } else {
@@ -19,21 +21,34 @@ pub(super) fn round(values: &[f32], dtype: DType, first_row: usize, columns: usi
         })
     };
     match dtype {
-        DType::F32 => Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect()),
+        DType::F32 => Ok(bytes(values, |value| value.to_le_bytes())),
         DType::F16 => {
+            refuse_beyond(65_520.0, "f16", f16::MAX.to_f32())?;
             let mut rounded = vec![f16::ZERO; values.len()];
             rounded.convert_from_f32_slice(values);
-            check(&|index| rounded[index].is_infinite(), "f16", f16::MAX.to_f32())?;
-            Ok(rounded.iter().flat_map(|value| value.to_le_bytes()).collect())
+            Ok(bytes(&rounded, |value| value.to_le_bytes()))
         }
         DType::BF16 => {
+            refuse_beyond(f32::from_bits(0x7f7f_8000), "bf16", bf16::MAX.to_f32())?;
             let mut rounded = vec![bf16::ZERO; values.len()];
             rounded.convert_from_f32_slice(values);
-            check(&|index| rounded[index].is_infinite(), "bf16", bf16::MAX.to_f32())?;
-            Ok(rounded.iter().flat_map(|value| value.to_le_bytes()).collect())
+            Ok(bytes(&rounded, |value| value.to_le_bytes()))
         }
         other => Err(EvaluateError::Type(format!("floats cannot become {other}"))),
     }
+}
+
+/// The bits of the largest absolute value, which order as the values do; those of infinity and NaN are above all others.
+fn largest_magnitude(values: &[f32]) -> u32 {
+    values.iter().fold(0, |largest, value| largest.max(value.abs().to_bits()))
+}
+
+fn bytes<T: Copy, const N: usize>(values: &[T], to_bytes: impl Fn(T) -> [u8; N]) -> Vec<u8> {
+    let mut bytes = vec![0; values.len() * N];
+    for (place, value) in bytes.as_chunks_mut::<N>().0.iter_mut().zip(values) {
+        *place = to_bytes(*value);
+    }
+    bytes
 }
 
 #[cfg(test)]
@@ -67,5 +82,21 @@ mod tests {
         let error = round(&[1.0, f32::NAN], DType::BF16, 0, 2).unwrap_err().to_string();
         assert_eq!(error, "the value at row 0, column 1 is NaN: the base model's file or the training is broken");
         assert!(round(&[f32::NEG_INFINITY], DType::F32, 0, 1).is_ok());
+    }
+
+    /// The smallest numbers that round beyond the type, and the largest that do not.
+    #[test]
+    fn what_overflows_is_what_rounds_to_infinity() {
+        for (dtype, midpoint) in [(DType::F16, 65_520.0f32), (DType::BF16, f32::from_bits(0x7f7f_8000))] {
+            let below = f32::from_bits(midpoint.to_bits() - 1);
+            for (value, fits) in [(below, true), (-below, true), (midpoint, false), (-midpoint, false)] {
+                let infinite = match dtype {
+                    DType::F16 => f16::from_f32(value).is_infinite(),
+                    _ => bf16::from_f32(value).is_infinite(),
+                };
+                assert_eq!(infinite, !fits, "{value}");
+                assert_eq!(round(&[value], dtype, 0, 1).is_ok(), fits, "{value}");
+            }
+        }
     }
 }

@@ -215,12 +215,13 @@ fn reshape(target: &[Option<usize>], inputs: &[&ValueType]) -> Result<ValueType,
         })
         .collect::<Result<_, _>>()?;
     let split = |dims: &[Dim]| {
-        let fixed: usize = dims.iter().filter_map(Dim::fixed).product();
+        let fixed = dims.iter().filter_map(Dim::fixed).try_fold(1usize, usize::checked_mul)?;
         let mut symbolic: Vec<String> = dims.iter().filter(|dim| dim.fixed().is_none()).map(Dim::to_string).collect();
         symbolic.sort_unstable();
-        (fixed, symbolic)
+        Some((fixed, symbolic))
     };
-    if split(&shape) != split(&input.shape) {
+    let own = split(&input.shape);
+    if own.is_none() || split(&shape) != own {
         let dims: Vec<String> = shape.iter().map(Dim::to_string).collect();
         return Err(format!("cannot view {input} as [{}]", dims.join(", ")));
     }

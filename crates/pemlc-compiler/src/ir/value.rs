@@ -126,7 +126,8 @@ impl Dim {
     pub fn plus(&self, other: &Self) -> Self {
         let mut symbols = [self.symbols.as_slice(), other.symbols.as_slice()].concat();
         symbols.sort_unstable();
-        Self { symbols, constant: self.constant + other.constant }
+        // Texts may hold any sizes; a sum that is beyond a number fits no value.
+        Self { symbols, constant: self.constant.saturating_add(other.constant) }
     }
 }
 

@@ -11,7 +11,7 @@ const LENGTH: usize = 8;
 
 pub(crate) fn check(subject: &mut Subject<'_>) -> Result<Vec<CheckResult>, RuntimeError> {
     let reference = subject.reference()?;
-    let mut comparison = Comparison::new(subject.tolerance);
+    let mut comparison = Comparison::new(subject.tolerances.widest());
     let count = subject.tasks.len() as i64;
     // -1 wraps to the last task in some runtimes; 2^32 becomes task 0 when an index is narrowed to 32 bits.
     let bad = [-1, count, 1 << 32, i64::MAX, i64::MIN];

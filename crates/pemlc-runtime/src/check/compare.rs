@@ -1,15 +1,13 @@
 //! Logits against expected logits, position by position.
 
+use super::tolerance::{Tolerance, Tolerances};
 use ndarray::{ArrayView1, ArrayView2};
 use pemlc_artifact::artifact::CheckResult;
-
-/// The tolerance holds for positions whose largest logit is at most this, and grows in proportion beyond, as f32 rounding does.
-const TOLERANCE_SCALE: f64 = 10.0;
 
 /// Differences over all positions added so far.
 #[derive(Debug, Clone)]
 pub(crate) struct Comparison {
-    tolerance: f64,
+    tolerance: Tolerance,
     max_abs: f64,
     max_rel: f64,
     positions: usize,
@@ -19,8 +17,8 @@ pub(crate) struct Comparison {
 }
 
 impl Comparison {
-    pub(crate) fn new(tolerance: f64) -> Self {
-        let (max_abs, max_rel) = (0.0, 0.0);
+    pub(crate) fn new(tolerance: impl Into<Tolerance>) -> Self {
+        let (max_abs, max_rel, tolerance) = (0.0, 0.0, tolerance.into());
         Self { tolerance, max_abs, max_rel, positions: 0, agreeing: 0, worst: String::new(), failure: None }
     }
 
@@ -62,7 +60,7 @@ impl Comparison {
         }
         self.max_abs = self.max_abs.max(largest.0);
         self.max_rel = self.max_rel.max(relative);
-        let allowed = self.tolerance * (scale / TOLERANCE_SCALE).max(1.0);
+        let allowed = self.tolerance.at(scale);
         // Two tokens that the expected logits hold equal up to the tolerance may change places.
         let missed_by = match (expected.get(expected_top), expected.get(found_top)) {
             (Some(&top), Some(&taken)) => f64::from(top) - f64::from(taken),
@@ -142,17 +140,17 @@ pub(crate) fn rounded(value: f64) -> f64 {
 pub(crate) struct PerTask<'a> {
     names: &'a [String],
     comparisons: Vec<Option<Comparison>>,
-    tolerance: f64,
+    tolerances: &'a Tolerances,
 }
 
 impl<'a> PerTask<'a> {
-    pub(crate) fn new(names: &'a [String], tolerance: f64) -> Self {
-        Self { names, comparisons: names.iter().map(|_| None).collect(), tolerance }
+    pub(crate) fn new(names: &'a [String], tolerances: &'a Tolerances) -> Self {
+        Self { names, comparisons: names.iter().map(|_| None).collect(), tolerances }
     }
 
     /// The comparison of `task`, an index into the names.
     pub(crate) fn of(&mut self, task: usize) -> &mut Comparison {
-        self.comparisons[task].get_or_insert_with(|| Comparison::new(self.tolerance))
+        self.comparisons[task].get_or_insert_with(|| Comparison::new(self.tolerances.of(task)))
     }
 
     /// One result for each task that was compared.

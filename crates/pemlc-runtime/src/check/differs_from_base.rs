@@ -30,7 +30,7 @@ pub(crate) fn check(subject: &mut Subject<'_>) -> Result<Vec<CheckResult>, Runti
             }
         }
         // Below the tolerance, the base model's answer and the task's cannot be told apart.
-        let same = |difference: f64| difference <= subject.tolerance;
+        let same = |difference: f64| difference <= subject.tolerances.of(task).at(0.0);
         let passed = compared && !runtime.is_nan() && !same(trainer) && !same(runtime);
         let mut detail = if same(trainer) {
             "base model answering in place of task: the trainer's own logits are the base model's".to_owned()
@@ -73,7 +73,7 @@ fn twins(subject: &mut Subject<'_>) -> Result<Vec<(usize, usize)>, RuntimeError>
             let difference = (0..TOKENS)
                 .map(|position| distance(logits.slice(s![one, position, ..]), logits.slice(s![other, position, ..])))
                 .fold(0.0, larger);
-            if difference <= subject.tolerance {
+            if difference <= subject.tolerances.of(one).at(0.0).max(subject.tolerances.of(other).at(0.0)) {
                 twins.push((one, other));
             }
         }

@@ -77,6 +77,14 @@ impl Probes {
         ArrayView1::from(values.get(start..start + width).unwrap_or_default())
     }
 
+    /// How far the trainer's f32 logits are from its exact ones at the scored positions of a task's probes, if the run says so.
+    pub(crate) fn rounding(&self, task: usize) -> Option<f64> {
+        let all = self.stored.f32_rounding.as_ref()?;
+        let of_probe = |probe: usize| all.get(probe * self.stored.scored..(probe + 1) * self.stored.scored);
+        let largest = self.of_task(task).filter_map(of_probe).flatten().copied().fold(0.0, f32::max);
+        Some(f64::from(largest))
+    }
+
     /// Tokens in the vocabulary.
     pub(crate) fn vocabulary(&self) -> usize {
         self.stored.vocab_size

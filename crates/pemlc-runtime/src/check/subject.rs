@@ -2,6 +2,7 @@
 
 use super::compare::PerTask;
 use super::probes::Probes;
+use super::tolerance::Tolerances;
 use crate::{Inputs, Outputs, Padding, Row, RuntimeError, Session};
 use ndarray::{Array2, Array3};
 use std::collections::BTreeMap;
@@ -27,7 +28,7 @@ pub(crate) struct Subject<'a> {
     pub(crate) session: &'a mut dyn Session,
     pub(crate) probes: &'a Probes,
     pub(crate) tasks: &'a [String],
-    pub(crate) tolerance: f64,
+    pub(crate) tolerances: &'a Tolerances,
     /// Between 5 and 8 rows that cover as many tasks as they can.
     pub(crate) rows: Vec<LongRow>,
     /// The session's logits at each probe's scored positions `[positions, vocab]`, left by `prefill`.
@@ -38,14 +39,19 @@ pub(crate) struct Subject<'a> {
 }
 
 impl<'a> Subject<'a> {
-    pub(crate) fn new(session: &'a mut dyn Session, probes: &'a Probes, tasks: &'a [String], tolerance: f64) -> Self {
+    pub(crate) fn new(
+        session: &'a mut dyn Session,
+        probes: &'a Probes,
+        tasks: &'a [String],
+        tolerances: &'a Tolerances,
+    ) -> Self {
         let rows = rows(probes, tasks.len());
         let (answers, beginnings) = (BTreeMap::new(), BTreeMap::new());
-        Self { session, probes, tasks, tolerance, rows, answers, beginnings, reference: None }
+        Self { session, probes, tasks, tolerances, rows, answers, beginnings, reference: None }
     }
 
     pub(crate) fn per_task(&self) -> PerTask<'a> {
-        PerTask::new(self.tasks, self.tolerance)
+        PerTask::new(self.tasks, self.tolerances)
     }
 
     /// How many rows of `length` tokens one run takes.

@@ -103,6 +103,17 @@ impl Backbone {
         host(cast(logits, DType::F32))
     }
 
+    /// The same in f32, where [`exact_logits`](Self::exact_logits) are not: how far they are apart is what f32 rounding does in this model.
+    pub fn rounded_logits(
+        &self,
+        input: &Input<'_>,
+        positions: &[usize],
+        adaptation: &Adaptation,
+    ) -> Option<Vec<f32>> {
+        let logits = || self.logits_at(self.infer(input, adaptation, DType::F32, &mut |_| {}), positions);
+        (self.device == Device::flex()).then(|| host(logits()))
+    }
+
     /// Unrotated keys, and values, of every layer's tokens, without any adaptation.
     pub(crate) fn keys_values(&self, input: &Input<'_>) -> Vec<KeysValues> {
         let mut layers = Vec::with_capacity(self.layers.len());

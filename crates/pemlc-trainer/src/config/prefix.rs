@@ -1,6 +1,6 @@
 //! `[prefix]`: prefix rows, their encoder and its search.
 
-use pemlc_artifact::prompt::{Generators, Insertion, Operation};
+use pemlc_artifact::prompt::{Generators, Insertion, LARGEST_KERNEL, LARGEST_WIDTH, MOST_NODES, Operation};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -183,6 +183,13 @@ impl PrefixConfig {
                 return fault(key, "0".to_owned(), "at least 1");
             }
         }
+        for (key, value, most) in
+            [("prefix.width", self.width, LARGEST_WIDTH), ("prefix.nodes", self.nodes, MOST_NODES)]
+        {
+            if value > most {
+                return fault(key, value.to_string(), &format!("at most {most}"));
+            }
+        }
         for (key, value) in [
             ("prefix.architecture_learning_rate", self.architecture_learning_rate),
             ("prefix.entropy_weight", self.entropy_weight),
@@ -223,6 +230,13 @@ impl PrefixConfig {
                 Operation::DepthwiseConvolution { kernel } if kernel % 2 == 0 => {
                     let value = format!("a convolution of {kernel} positions");
                     return Some((key, value, "an odd number of positions".to_owned()));
+                }
+                Operation::DepthwiseConvolution { kernel } if kernel > LARGEST_KERNEL => {
+                    let value = format!("a convolution of {kernel} positions");
+                    return Some((key, value, format!("at most {LARGEST_KERNEL}")));
+                }
+                Operation::MlpTanh { width } | Operation::MlpGelu { width } if width > LARGEST_WIDTH => {
+                    return Some((key, format!("an MLP of width {width}"), format!("at most {LARGEST_WIDTH}")));
                 }
                 Operation::MlpTanh { width: 0 } | Operation::MlpGelu { width: 0 } => {
                     return Some((key, "an MLP of width 0".to_owned(), "width at least 1".to_owned()));

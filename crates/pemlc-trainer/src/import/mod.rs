@@ -20,7 +20,7 @@ use crate::error::TrainError;
 use crate::run::{Base, Sheet, peak_memory};
 use burn::tensor::Device;
 use pemlc_artifact::Checkpoint;
-use pemlc_artifact::atomic::AtomicDir;
+use pemlc_artifact::atomic::{AtomicDir, tidy};
 use pemlc_artifact::hash::hash_directory;
 use pemlc_artifact::manifest::check_task_names;
 use pemlc_artifact::run::{Costs, LoraRecord, RUN_SCHEMA_VERSION, RunManifest, RunPaths, TaskRecord};
@@ -160,6 +160,8 @@ pub fn import(request: &ImportRequest, progress: &mut dyn FnMut(&str)) -> Result
 
 /// Fails early, before any work, when the commit at the end would be refused.
 fn refuse_occupied(request: &ImportRequest) -> Result<(), ImportError> {
+    // An import that was killed may have left the old run under another name.
+    tidy(&request.output).map_err(TrainError::io(&request.output))?;
     match std::fs::read_dir(&request.output) {
         Ok(mut entries) => match entries.next() {
             Some(_) if !request.force => Err(ImportError::Occupied(request.output.clone())),
@@ -210,14 +212,16 @@ fn probe(backbone: &Backbone, adaptations: &[Adaptation], texts: &[Vec<u32>]) ->
         }
     }
     let sheet = Sheet::new(&rows);
-    let (mut logits, mut base_logits) = (Vec::new(), Vec::new());
+    let (mut logits, mut base_logits, mut rounding) = (Vec::new(), Vec::new(), Some(Vec::new()));
     for (task, adaptation) in adaptations.iter().enumerate() {
         let rows = task * texts::PER_TASK..(task + 1) * texts::PER_TASK;
         let own = [0; texts::PER_TASK];
-        logits.extend(sheet.logits(backbone, rows.clone(), &own, adaptation));
+        let (exact, of_task) = sheet.answers(backbone, rows.clone(), &own, adaptation);
+        logits.extend(exact);
+        rounding = rounding.zip(of_task).map(|(all, more)| [all, more].concat());
         base_logits.extend(sheet.logits(backbone, rows, &own, &Adaptation::default()));
     }
-    sheet.probes(backbone.config().vocab_size, logits, base_logits)
+    sheet.probes(backbone.config().vocab_size, logits, base_logits, rounding)
 }
 
 impl Folder {

@@ -29,9 +29,9 @@ pub(crate) fn make(backbone: &Backbone, adaptation: &Adaptation, tasks: &TaskSet
     }
     let sheet = Sheet::new(&texts);
     let rows = 0..texts.len();
-    let logits = sheet.logits(backbone, rows.clone(), &sheet.task_id, adaptation);
+    let (logits, rounding) = sheet.answers(backbone, rows.clone(), &sheet.task_id, adaptation);
     let base_logits = sheet.logits(backbone, rows, &sheet.task_id, &Adaptation::default());
-    sheet.probes(backbone.config().vocab_size, logits, base_logits)
+    sheet.probes(backbone.config().vocab_size, logits, base_logits, rounding)
 }
 
 /// Texts of tasks, padded on the right to one length, and which positions of them are scored.
@@ -69,6 +69,37 @@ impl Sheet {
         task_ids: &[i64],
         adaptation: &Adaptation,
     ) -> Vec<f32> {
+        self.at_scored(rows, task_ids, |input, positions| backbone.exact_logits(input, positions, adaptation))
+    }
+
+    /// The same, and how far f32 logits are from them at each position, `[rows, scored]`, where exact ones are more than f32.
+    pub(crate) fn answers(
+        &self,
+        backbone: &Backbone,
+        rows: Range<usize>,
+        task_ids: &[i64],
+        adaptation: &Adaptation,
+    ) -> (Vec<f32>, Option<Vec<f32>>) {
+        let exact = self.logits(backbone, rows.clone(), task_ids, adaptation);
+        let rounded = |input: &Input<'_>, positions: &[usize]| backbone.rounded_logits(input, positions, adaptation);
+        let rounding = self.at_scored(rows, task_ids, rounded).map(|rounded| {
+            let width = backbone.config().vocab_size;
+            let positions = exact.chunks_exact(width).zip(rounded.chunks_exact(width));
+            let largest = |(exact, rounded): (&[f32], &[f32])| {
+                exact.iter().zip(rounded).map(|(exact, rounded)| (exact - rounded).abs()).fold(0.0, f32::max)
+            };
+            positions.map(largest).collect()
+        });
+        (exact, rounding)
+    }
+
+    /// What `answer` says of `rows` and their scored positions, counted over all of them.
+    fn at_scored<T>(
+        &self,
+        rows: Range<usize>,
+        task_ids: &[i64],
+        answer: impl FnOnce(&Input<'_>, &[usize]) -> T,
+    ) -> T {
         let tokens = rows.start * self.length..rows.end * self.length;
         let input = Input {
             rows: rows.len(),
@@ -81,11 +112,17 @@ impl Sheet {
         let absolute = positions.iter().enumerate();
         let absolute: Vec<usize> =
             absolute.map(|(index, position)| index / self.scored * self.length + *position as usize).collect();
-        backbone.exact_logits(&input, &absolute, adaptation)
+        answer(&input, &absolute)
     }
 
     /// The probes that it and its logits are.
-    pub(crate) fn probes(self, vocab_size: usize, logits: Vec<f32>, base_logits: Vec<f32>) -> Probes {
+    pub(crate) fn probes(
+        self,
+        vocab_size: usize,
+        logits: Vec<f32>,
+        base_logits: Vec<f32>,
+        f32_rounding: Option<Vec<f32>>,
+    ) -> Probes {
         Probes {
             count: self.rows,
             length: self.length,
@@ -97,6 +134,7 @@ impl Sheet {
             positions: self.positions,
             logits,
             base_logits,
+            f32_rounding,
         }
     }
 }

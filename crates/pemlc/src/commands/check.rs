@@ -3,7 +3,7 @@
 use crate::Outcome;
 use crate::arguments::{CheckArguments, CheckSettings};
 use crate::table::{Table, difference, seconds};
-use pemlc_artifact::artifact::{RuntimeValidation, Validation};
+use pemlc_artifact::artifact::{RuntimeValidation, TaskRounding, Validation};
 use pemlc_runtime::{CheckOptions, Drawn};
 use std::path::Path;
 
@@ -27,6 +27,7 @@ pub(crate) fn check(dir: &Path, settings: &CheckSettings) -> anyhow::Result<Outc
         print!("\n{}", describe(runtime));
     }
     println!("\n{}", verdict(&validation));
+    print!("{}", derived(&validation));
     if let Some(hint) = hint(dir, &validation) {
         println!("{hint}");
     }
@@ -95,6 +96,17 @@ fn verdict(validation: &Validation) -> String {
     }
 }
 
+/// A line for each task that is held to what f32 rounding does in it.
+fn derived(validation: &Validation) -> String {
+    let line = |rounding: &TaskRounding| {
+        format!(
+            "{}: {:.1e} allowed, four times the {:.1e} by which the trainer's own f32 logits differ from its f64 ones\n",
+            rounding.task, rounding.allowed, rounding.f32_rounding
+        )
+    };
+    validation.rounding.iter().map(line).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,7 +139,8 @@ mod tests {
         bad-task-id              -        -        -   yes
         prefill of sst2 failed: position 3 differs
         ");
-        let validation = Validation { tolerance: 1e-4, runtimes: vec![runtime] };
+        let rounding = vec![TaskRounding { task: "cb".to_owned(), f32_rounding: 5e-4, allowed: 2e-3 }];
+        let validation = Validation { tolerance: 1e-4, rounding, runtimes: vec![runtime] };
         assert_eq!(
             verdict(&validation),
             "validated: false (failed on ort-cpu, tolerance 1e-4, in proportion where logits exceed 10)"
@@ -135,6 +148,10 @@ mod tests {
         assert_eq!(
             hint(Path::new("out"), &validation).as_deref(),
             Some("to find the node at fault: pemlc check out --bisect=ort-cpu,ort-cpu-unoptimized")
+        );
+        assert_eq!(
+            derived(&validation),
+            "cb: 2.0e-3 allowed, four times the 5.0e-4 by which the trainer's own f32 logits differ from its f64 ones\n"
         );
     }
 }

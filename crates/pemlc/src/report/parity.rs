@@ -31,8 +31,13 @@ fn verdict(artifact: &ArtifactManifest) -> String {
         Some(validation) => {
             let (class, word) = if artifact.validated { ("good", "Validated") } else { ("bad", "Failed") };
             let tolerance = validation.tolerance;
+            let rounding = validation.rounding.iter().map(|task| {
+                let (name, allowed, own) = (escape(&task.task), task.allowed, task.f32_rounding);
+                format!(" Of {name} {allowed:.1e} is allowed, four times the trainer's own f32 rounding of {own:.1e}.")
+            });
+            let rounding: String = rounding.collect();
             format!(
-                "<p><span class=\"{class}\">{word}</span> with tolerance {tolerance:e} on logits, in proportion where they exceed 10.{encoder}</p>\n"
+                "<p><span class=\"{class}\">{word}</span> with tolerance {tolerance:e} on logits, in proportion where they exceed 10.{rounding}{encoder}</p>\n"
             )
         }
     }

@@ -174,7 +174,19 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Header, String> {
         };
         tensors.insert(name, TensorInfo { shape, stored, bytes });
     }
+    refuse_overlap(&tensors)?;
     Ok(Header { values, tensors })
+}
+
+/// Tensors that share bytes would let a small file stand for any amount of memory.
+fn refuse_overlap(tensors: &BTreeMap<String, TensorInfo>) -> Result<(), String> {
+    let places = tensors.iter().map(|(name, tensor)| (name.as_str(), &tensor.bytes));
+    let mut places: Vec<(&str, &Range<usize>)> = places.filter(|(_, bytes)| !bytes.is_empty()).collect();
+    places.sort_unstable_by_key(|(_, bytes)| bytes.start);
+    match places.windows(2).find(|pair| pair[1].1.start < pair[0].1.end) {
+        None => Ok(()),
+        Some(pair) => Err(format!("tensors `{}` and `{}` share bytes", pair[0].0, pair[1].0)),
+    }
 }
 
 /// Shape, type number and offset.
@@ -194,6 +206,9 @@ fn description(cursor: &mut Cursor<'_>) -> Result<(Vec<usize>, u32, u64), String
 
 /// Where a tensor's bytes are; checked against the file's length.
 fn range(stored: StoredType, shape: &[usize], data: usize, offset: u64, file: usize) -> Result<Range<usize>, String> {
+    if crate::tensors::element_count(shape).is_none() {
+        return Err(format!("shape {shape:?} is too large"));
+    }
     let columns = shape.last().copied().unwrap_or(1);
     let rows = crate::tensors::element_count(shape.split_last().map_or(&[], |(_, rows)| rows));
     let Some(row_bytes) = stored.row_bytes(columns) else {
