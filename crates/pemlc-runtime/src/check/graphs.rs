@@ -1,6 +1,7 @@
 //! Graphs beside `model.onnx`, held to the trainer's probes or, where those do not say, to `model.onnx`.
 
 use super::compare::{Comparison, PerTask};
+use super::distortion::Meter;
 use super::probes::Probes;
 use crate::{
     CacheShape, CacheType, Inputs, OpenOptions, Padding, RawSession, RawTensor, Row, RuntimeError, RuntimeKind,
@@ -15,6 +16,8 @@ pub(super) struct Expected<'a> {
     pub(super) probes: &'a Probes,
     pub(super) tasks: &'a [String],
     pub(super) tolerance: f64,
+    /// Where present, what is asked of the trainer's answers is this bound and not the tolerance.
+    pub(super) max_distortion: Option<f64>,
 }
 
 /// Checks one graph. `session` is `model.onnx` on the same runtime.
@@ -77,16 +80,25 @@ fn pinned(
     };
     let mut graph = RawSession::open(session.kind(), path, options)?;
     let probes = expected.probes;
+    let mut meter = Meter::default();
     for probe in probes.of_task(task) {
         let tokens = &probes.tokens[probe];
         let inputs = Inputs::prefill(&[Row { tokens, task_id: 0 }], tokens.len(), Padding::Right);
         let found = logits(&mut graph, &inputs, session.cache_shape())?;
         for (index, &position) in probes.positions[probe].iter().enumerate() {
             let row = found.slice(s![0, position, ..]);
-            comparison.add(row, probes.logits(probe, index), || format!("probe {probe}, position {position}"));
+            let place = || format!("probe {probe}, position {position}");
+            if expected.max_distortion.is_some() {
+                meter.add(row, probes.logits(probe, index), probes.base_logits(probe, index), place);
+            } else {
+                comparison.add(row, probes.logits(probe, index), place);
+            }
         }
     }
-    Ok(vec![comparison.result(&record.file, Some(name), "runtime against trainer")])
+    Ok(vec![match expected.max_distortion {
+        Some(bound) => meter.result(&record.file, name, bound),
+        None => comparison.result(&record.file, Some(name), "runtime against trainer"),
+    }])
 }
 
 /// Without an adapter nothing may answer.

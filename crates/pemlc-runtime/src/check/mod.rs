@@ -1,9 +1,11 @@
 //! Holds an artifact to the trainer's probes on every runtime asked for.
 
 mod bad_task_id;
+mod between_runtimes;
 mod cached_decode;
 mod compare;
 mod differs_from_base;
+mod distortion;
 mod files;
 mod fuzz;
 mod graphs;
@@ -24,7 +26,7 @@ use pemlc_artifact::artifact::{
 use probes::Probes;
 use std::path::Path;
 use std::time::Instant;
-use subject::Subject;
+use subject::{Answers, Subject};
 
 /// Largest absolute logit difference that f32 graphs are allowed, at positions whose largest logit is at most 10. Beyond, it grows in
 /// proportion: f32 rounds relative to what it rounds, and two f32 runtimes differ by about 1e-4 where logits reach 30.
@@ -44,6 +46,9 @@ pub struct CheckOptions {
     pub runtimes: Option<Vec<RuntimeKind>>,
     /// Largest absolute logit difference allowed; absent, what the artifact's number type is allowed, or else [`DEFAULT_TOLERANCE`].
     pub tolerance: Option<f64>,
+    /// Largest mean total variation between a task's next-token distributions and the trainer's; absent, what the artifact's number type
+    /// is allowed. Where there is a bound, it takes the place of the comparison of logits with the trainer's.
+    pub max_distortion: Option<f64>,
     /// Batches of drawn sizes to run: batch 1-9, sequence 1-70, past 0-130, tasks and padding as they come.
     pub drawn: usize,
     /// How to open the graph.
@@ -52,7 +57,13 @@ pub struct CheckOptions {
 
 impl Default for CheckOptions {
     fn default() -> Self {
-        Self { runtimes: None, tolerance: None, drawn: DEFAULT_DRAWN, open: OpenOptions::default() }
+        Self {
+            runtimes: None,
+            tolerance: None,
+            max_distortion: None,
+            drawn: DEFAULT_DRAWN,
+            open: OpenOptions::default(),
+        }
     }
 }
 
@@ -72,7 +83,8 @@ const CHECKS: [(&str, Check); 7] = [
 /// Checks the artifact at `dir`. First the files are compared with the hashes in `pemlc.json`; then every runtime, one at a time, runs
 /// every check. A position passes when no logit differs by more than `tolerance` (times a tenth of
 /// the largest expected logit, where that is above 10) and the argmax is the expected one, or one whose
-/// expected logit lies within `tolerance` of the largest. `progress` sees a line for each check. Nothing is written: see [`record`].
+/// expected logit lies within `tolerance` of the largest. With a bound on distortion, the artifact's own answers are held to each other so,
+/// between runtimes too, and to the trainer's by the bound. `progress` sees a line for each check. Nothing is written: see [`record`].
 ///
 /// # Errors
 /// When the artifact cannot be read, a file has changed, the probes are malformed, or a runtime is not available. A check that fails
@@ -85,6 +97,7 @@ pub fn check(dir: &Path, options: &CheckOptions, progress: &mut dyn FnMut(&str))
     let tasks: Vec<String> = manifest.tasks.iter().map(|task| task.name.clone()).collect();
     let probes = Probes::read(&paths.probes(), &tasks, manifest.config.vocab_size)?;
     let tolerance = options.tolerance.or(manifest.tolerance).unwrap_or(DEFAULT_TOLERANCE);
+    let max_distortion = options.max_distortion.or(manifest.max_distortion);
     let mut runtimes = Vec::new();
     let runs_on =
         |kind: &RuntimeKind| manifest.runtimes.is_empty() || manifest.runtimes.iter().any(|name| name == kind.name());
@@ -94,13 +107,26 @@ pub fn check(dir: &Path, options: &CheckOptions, progress: &mut dyn FnMut(&str))
     }
     let defaults: Vec<RuntimeKind> = DEFAULT_RUNTIMES.into_iter().filter(runs_on).collect();
     let kinds = options.runtimes.as_ref().unwrap_or(&defaults);
+    // What the first runtime answered, which others are held to where the trainer's logits are not.
+    let mut first: Option<(RuntimeKind, Answers)> = None;
     for kind in kinds {
-        let positions = manifest.config.max_position_embeddings;
-        let artifact =
-            Artifact { paths: &paths, graphs: &manifest.graphs, probes: &probes, tasks: &tasks, tolerance, positions };
-        runtimes.push(check_runtime(*kind, &artifact, options, progress)?);
+        let artifact = Artifact {
+            paths: &paths,
+            graphs: &manifest.graphs,
+            probes: &probes,
+            tasks: &tasks,
+            tolerance,
+            max_distortion,
+            lossy: manifest.dtype != "f32",
+            positions: manifest.config.max_position_embeddings,
+        };
+        let (validation, answers) = check_runtime(*kind, &artifact, first.as_ref(), options, progress)?;
+        runtimes.push(validation);
+        if max_distortion.is_some() && first.is_none() && !answers.is_empty() {
+            first = Some((*kind, answers));
+        }
     }
-    Ok(Validation { tolerance, runtimes })
+    Ok(Validation { tolerance, max_distortion, runtimes })
 }
 
 /// What is checked.
@@ -110,6 +136,9 @@ struct Artifact<'a> {
     probes: &'a Probes,
     tasks: &'a [String],
     tolerance: f64,
+    max_distortion: Option<f64>,
+    /// Whether its number type rounds more than f32.
+    lossy: bool,
     /// Most tokens of a row.
     positions: usize,
 }
@@ -117,26 +146,30 @@ struct Artifact<'a> {
 fn check_runtime(
     kind: RuntimeKind,
     artifact: &Artifact<'_>,
+    first: Option<&(RuntimeKind, Answers)>,
     options: &CheckOptions,
     progress: &mut dyn FnMut(&str),
-) -> Result<RuntimeValidation, CheckError> {
+) -> Result<(RuntimeValidation, Answers), CheckError> {
     let started = Instant::now();
     progress(&format!("{kind}: loading"));
     let mut session = match open(kind, &artifact.paths.graph(), &options.open) {
         Ok(session) => session,
         Err(error @ (RuntimeError::Load { .. } | RuntimeError::Interface { .. })) => {
-            return Ok(RuntimeValidation {
+            let validation = RuntimeValidation {
                 runtime: kind.name().to_owned(),
                 version: String::new(),
                 execution_provider: None,
                 checks: vec![broken("load", &error)],
+                distortion: Vec::new(),
                 passed: false,
                 seconds: rounded(started.elapsed().as_secs_f64()),
-            });
+            };
+            return Ok((validation, Answers::new()));
         }
         Err(error) => return Err(error.into()),
     };
     let mut subject = Subject::new(session.as_mut(), artifact.probes, artifact.tasks, artifact.tolerance);
+    subject.max_distortion = artifact.max_distortion;
     let mut checks = Vec::new();
     for (name, check) in CHECKS {
         progress(&format!("{kind}: {name}"));
@@ -152,7 +185,16 @@ fn check_runtime(
             Err(error) => checks.push(broken("drawn-shapes", &error)),
         }
     }
-    let expected = graphs::Expected { probes: artifact.probes, tasks: artifact.tasks, tolerance: artifact.tolerance };
+    if let Some((other, expected)) = first {
+        checks.extend(between_runtimes::check(&subject, *other, expected));
+    }
+    let answers = std::mem::take(&mut subject.answers);
+    let expected = graphs::Expected {
+        probes: artifact.probes,
+        tasks: artifact.tasks,
+        tolerance: artifact.tolerance,
+        max_distortion: artifact.max_distortion,
+    };
     for record in artifact.graphs {
         progress(&format!("{kind}: {}", record.file));
         match graphs::check(session.as_mut(), artifact.paths.root(), record, &expected, &options.open) {
@@ -160,10 +202,14 @@ fn check_runtime(
             Err(error) => checks.push(broken(&record.file, &error)),
         }
     }
+    let meters =
+        if artifact.lossy { distortion::measure(&answers, artifact.probes, artifact.tasks.len()) } else { Vec::new() };
+    let distortion = meters.iter().zip(artifact.tasks).filter_map(|(meter, task)| meter.finish(task).ok()).collect();
     let passed = checks.iter().all(|check| check.passed);
     let (version, execution_provider) = (session.version(), session.execution_provider());
     let seconds = rounded(started.elapsed().as_secs_f64());
-    Ok(RuntimeValidation { runtime: kind.name().to_owned(), version, execution_provider, checks, passed, seconds })
+    let runtime = kind.name().to_owned();
+    Ok((RuntimeValidation { runtime, version, execution_provider, checks, distortion, passed, seconds }, answers))
 }
 
 /// A check that could not be carried out has failed.

@@ -23,15 +23,20 @@ pub(crate) struct LongRow {
     pub(crate) probe: usize,
 }
 
+/// A session's logits at each probe's scored positions `[positions, vocab]`.
+pub(crate) type Answers = BTreeMap<usize, Array2<f32>>;
+
 pub(crate) struct Subject<'a> {
     pub(crate) session: &'a mut dyn Session,
     pub(crate) probes: &'a Probes,
     pub(crate) tasks: &'a [String],
     pub(crate) tolerance: f64,
+    /// Where present, what is asked of the trainer's answers is this bound and not the tolerance.
+    pub(crate) max_distortion: Option<f64>,
     /// Between 5 and 8 rows that cover as many tasks as they can.
     pub(crate) rows: Vec<LongRow>,
-    /// The session's logits at each probe's scored positions `[positions, vocab]`, left by `prefill`.
-    pub(crate) answers: BTreeMap<usize, Array2<f32>>,
+    /// Left by `prefill`.
+    pub(crate) answers: Answers,
     /// The session's logits of the first tokens (at most [`ROW_LENGTH`]) of the probes that rows begin with, left by `prefill`.
     pub(crate) beginnings: BTreeMap<usize, Array2<f32>>,
     reference: Option<Rc<Array3<f32>>>,
@@ -41,7 +46,7 @@ impl<'a> Subject<'a> {
     pub(crate) fn new(session: &'a mut dyn Session, probes: &'a Probes, tasks: &'a [String], tolerance: f64) -> Self {
         let rows = rows(probes, tasks.len());
         let (answers, beginnings) = (BTreeMap::new(), BTreeMap::new());
-        Self { session, probes, tasks, tolerance, rows, answers, beginnings, reference: None }
+        Self { session, probes, tasks, tolerance, max_distortion: None, rows, answers, beginnings, reference: None }
     }
 
     pub(crate) fn per_task(&self) -> PerTask<'a> {
