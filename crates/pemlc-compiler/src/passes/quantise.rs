@@ -198,7 +198,7 @@ fn parts(
     }
     let bits = if quantisation.encoding == Encoding::I8 { 8 } else { 4 };
     let scale = quantisation.block.map_or("row".to_owned(), |block| format!("{block} numbers of a row"));
-    outcome.changed.push(format!("weight `{name}` is held in {bits} bits, one scale a {scale}"));
+    outcome.changed.push(format!("weight `{name}` is held in {bits} bits, a scale for each {scale}"));
     Ok(parts)
 }
 
