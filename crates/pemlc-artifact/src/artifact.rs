@@ -51,6 +51,10 @@ pub struct ArtifactManifest {
     /// Largest absolute logit difference that this number type is allowed; absent for f32, whose is the check's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tolerance: Option<f64>,
+    /// Largest mean total variation between a task's next-token distributions and the trainer's that this number type is allowed; present
+    /// where the check asks what rounding cost, and not whether logits are the trainer's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_distortion: Option<f64>,
     /// Packaging profile, for instance `causal-lm`.
     pub profile: String,
     /// Largest absolute difference between the frozen encoder as compiled and as the trainer evaluated it.
@@ -158,6 +162,9 @@ pub struct Validation {
     /// Tasks for which more is allowed, because f32 itself is further from the exact logits.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rounding: Vec<TaskRounding>,
+    /// Largest mean total variation from the trainer's distributions that was allowed, where distortion is what was bounded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_distortion: Option<f64>,
     /// One entry a runtime.
     pub runtimes: Vec<RuntimeValidation>,
 }
@@ -184,16 +191,41 @@ pub struct RuntimeValidation {
     pub execution_provider: Option<String>,
     /// One entry a check.
     pub checks: Vec<CheckResult>,
+    /// What the number type cost each task; empty for f32.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub distortion: Vec<Distortion>,
     /// Whether all of them passed.
     pub passed: bool,
     /// Wall seconds.
     pub seconds: f64,
 }
 
+/// How far a task's answers are from the trainer's, over all scored positions of its probes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Distortion {
+    /// The task.
+    pub task: String,
+    /// Positions measured.
+    pub positions: u64,
+    /// Mean total variation between the next token's distribution and the trainer's: on average, no event's probability moves by more.
+    pub total_variation: f64,
+    /// The same between the untouched base model's and the trainer's: what training moved.
+    pub base_total_variation: f64,
+    /// Mean Kullback-Leibler divergence of the distribution from the trainer's, in nats.
+    pub kl_divergence: f64,
+    /// Largest absolute difference of a logit.
+    pub max_abs: f64,
+    /// Mean absolute difference of a logit.
+    pub mean_abs: f64,
+    /// Share of positions whose likeliest token is the trainer's.
+    pub argmax_agreement: f64,
+}
+
 /// One check on one runtime.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CheckResult {
-    /// `prefill`, `mixed-batch`, `shapes`, `cached-decode`, `left-padding`, `differs-from-base`, `bad-task-id`.
+    /// `prefill`, `mixed-batch`, `shapes`, `cached-decode`, `left-padding`, `differs-from-base`, `bad-task-id`, `between-runtimes`.
     pub check: String,
     /// Task, where the check is per task.
     pub task: Option<String>,
@@ -257,6 +289,7 @@ mod tests {
             dtype: "f32".to_owned(),
             runtimes: Vec::new(),
             tolerance: None,
+            max_distortion: None,
             profile: "causal-lm".to_owned(),
             encoder_difference: Some(1e-7),
             graphs: Vec::new(),

@@ -8,7 +8,7 @@ use crate::model_card::model_card;
 use crate::outputs::{Extras, companions, lower_extras, write_adapters, write_graphs, write_task_folders};
 use crate::passes::{PassError, PipelineOptions, decoder_passes, run_passes_with};
 use crate::run_source::{RunSource, SourceError};
-use crate::target::common_runtimes;
+use crate::target::{Opset, common_runtimes};
 use crate::trace::{PrintAfter, Trace};
 use pemlc_artifact::artifact::{ARTIFACT_SCHEMA_VERSION, ArtifactManifest, GraphRecord};
 use pemlc_artifact::atomic::{AtomicDir, tidy};
@@ -90,6 +90,16 @@ pub enum ExportError {
         /// The passes, in order.
         known: String,
     },
+    /// The number type came with a later opset.
+    #[error("--dtype {dtype} needs opset {lowest}, {given} was asked for: leave out --opset, or use --target ort")]
+    Opset {
+        /// The number type.
+        dtype: &'static str,
+        /// The first opset that has it.
+        lowest: Opset,
+        /// The opset asked for.
+        given: Opset,
+    },
     /// Adapter files were asked for, and there is nothing to put into them.
     #[error("no task has a delta or prefix of its own, so adapter files would be empty: leave out ort-adapters")]
     NothingToAdapt,
@@ -128,6 +138,11 @@ pub fn export(
 ) -> Result<Exported, ExportError> {
     let mut clock = Clock { progress, last: Instant::now() };
     refuse_occupied(out, options)?;
+    let (precision, target) = (options.pipeline.precision, options.pipeline.target);
+    let lowest = precision.lowest_opset(target.operators);
+    if target.opset < lowest {
+        return Err(ExportError::Opset { dtype: precision.name(), lowest, given: target.opset });
+    }
     let passes = decoder_passes(&options.pipeline);
     if let Some(name) = options.print_after.unknown(&passes) {
         let known = passes.iter().map(|pass| pass.name()).collect::<Vec<_>>().join(", ");
@@ -313,6 +328,7 @@ fn write_manifest(
         dtype: options.pipeline.precision.name().to_owned(),
         runtimes: common_runtimes(&[options.pipeline.precision.runtimes(), options.pipeline.target.runtimes()]),
         tolerance: options.pipeline.precision.tolerance(),
+        max_distortion: options.pipeline.precision.distortion_bound(),
         profile: "causal-lm".to_owned(),
         encoder_difference,
         graphs,

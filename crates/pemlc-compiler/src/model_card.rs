@@ -37,6 +37,7 @@ pub fn model_card(manifest: &ArtifactManifest) -> String {
             score(task.score)
         );
     }
+    card.push_str(&distortion(manifest));
     card.push_str("\nTemplates, which the text must follow:\n");
     for task in &manifest.tasks {
         let _ = write!(card, "\n`{}`:\n\n{}", one_line(&task.name), block(&task.template));
@@ -53,6 +54,33 @@ pub fn model_card(manifest: &ArtifactManifest) -> String {
          as `past_key_values.N.key|value`. `pemlc.json` says what was checked, on which runtimes, with which differences.\n",
     );
     card
+}
+
+/// What the number type cost each task, once a check has measured it.
+fn distortion(manifest: &ArtifactManifest) -> String {
+    let runtimes = manifest.validation.iter().flat_map(|validation| &validation.runtimes);
+    let Some(runtime) = runtimes.into_iter().find(|runtime| !runtime.distortion.is_empty()) else {
+        return String::new();
+    };
+    let mut text = format!(
+        "\n## What {} costs\n\nNext-token distributions on the probes against the trainer's, by `{}`. Total variation: on average, the \
+         probability of no event moves by more.\n\n| task | total variation | of the base model | KL divergence | largest difference of a \
+         logit | likeliest token the same |\n|---|---|---|---|---|---|\n",
+        manifest.dtype, runtime.runtime
+    );
+    for task in &runtime.distortion {
+        let _ = writeln!(
+            text,
+            "| {} | {:.4} | {:.4} | {:.2e} | {:.1e} | {:.1} % |",
+            cell(&task.task),
+            task.total_variation,
+            task.base_total_variation,
+            task.kl_divergence,
+            task.max_abs,
+            100.0 * task.argmax_agreement
+        );
+    }
+    text
 }
 
 fn example(manifest: &ArtifactManifest) -> String {

@@ -6,7 +6,9 @@ mod support;
 use ndarray::{Array1, Array2, s};
 use pemlc_artifact::Family;
 use pemlc_compiler::ExportOptions;
+use pemlc_compiler::ir::Encoding;
 use pemlc_compiler::passes::{LowerTaskSwitch, Lowering, PipelineOptions, Precision};
+use pemlc_compiler::target::{Operators, Opset, Target};
 use pemlc_runtime::{Inputs, Outputs, Padding, Row, RuntimeKind, Session};
 use support::fixture::{Fixture, PrefixKind, Spec};
 use support::{reference, runtime};
@@ -92,11 +94,17 @@ fn in_precision(precision: Precision) -> PipelineOptions {
 fn agrees_as(spec: Spec, pipeline: PipelineOptions, tolerance: f64) {
     let fixture = Fixture::new(spec);
     let precision = pipeline.precision;
-    let out = fixture.export_as(ExportOptions { pipeline, ..Default::default() });
+    let out = fixture.export_as(ExportOptions { pipeline: pipeline.clone(), ..Default::default() });
     let weights = pemlc_compiler::inspect(&out.join("model.onnx")).unwrap();
     let holds = |dtype: &str| weights.contains(&format!("q_proj.weight: {dtype}["));
-    assert!(holds(precision.name()), "the weights are not {}", precision.name());
-    let runs_on = |kind: RuntimeKind| precision.runtimes().is_empty() || precision.runtimes().contains(&kind.name());
+    let whole = spec.whole.map(|encoding| if encoding == Encoding::Nibbles { "u8" } else { encoding.name() });
+    let stored = match whole {
+        Some(dtype) => weights.contains(&format!("q_proj.weight.values: {dtype}[")),
+        None => holds(precision.name()),
+    };
+    assert!(stored, "the weights are not {}", precision.name());
+    let known = [precision.runtimes(), pipeline.target.runtimes()];
+    let runs_on = |kind: RuntimeKind| known.iter().all(|known| known.is_empty() || known.contains(&kind.name()));
     for mut session in runtime::sessions_on(&out, runs_on) {
         mixed_batches_match(&fixture, session.as_mut(), spec.tasks, tolerance);
         cached_decode_matches(&fixture, session.as_mut(), spec.tasks, tolerance);
@@ -188,6 +196,26 @@ fn products_and_cache_in_f16() {
 #[test]
 fn weights_stored_in_bf16() {
     agrees_as(everything(), in_precision(Precision::BF16), 1e-1);
+}
+
+/// What whole numbers hold exactly is not changed by holding it so: the graph must give the reference's logits as in f32.
+#[test]
+fn weights_in_whole_numbers() {
+    let spec = |encoding| Spec { shared: false, whole: Some(encoding), ..everything() };
+    let options = |precision, operators, opset| PipelineOptions {
+        precision,
+        target: Target { operators, opset },
+        ..Default::default()
+    };
+    let (onnx, ort) = (Operators::Standard, Operators::Ort);
+    for (encoding, options) in [
+        (Encoding::I8, options(Precision::Int8, onnx, Opset::V18)),
+        (Encoding::I4, options(Precision::Int4, onnx, Opset::V21)),
+        (Encoding::Nibbles, options(Precision::Int4, ort, Opset::V18)),
+    ] {
+        agrees_as(spec(encoding), options.clone(), TOLERANCE);
+        agrees_as(Spec { tied: true, family: Family::Llama, ..spec(encoding) }, options, TOLERANCE);
+    }
 }
 
 #[test]

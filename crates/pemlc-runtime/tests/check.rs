@@ -169,6 +169,59 @@ fn a_tolerance_that_allows_the_difference_passes() -> Outcome {
     Ok(())
 }
 
+/// A check of an artifact in whole numbers, on tract twice, so that there is a runtime to compare with.
+fn validate_lossy(fault: Fault, bound: f64) -> Result<Validation, Box<dyn std::error::Error>> {
+    let dir = tempfile::tempdir()?;
+    artifact::write(dir.path(), fault)?;
+    let mut manifest = artifact::manifest(dir.path())?;
+    (manifest.dtype, manifest.max_distortion) = ("int8".to_owned(), Some(bound));
+    manifest.write(dir.path())?;
+    let runtimes = Some(vec![RuntimeKind::Tract, RuntimeKind::Tract]);
+    Ok(check(dir.path(), &CheckOptions { runtimes, ..CheckOptions::default() }, &mut |_| ())?)
+}
+
+#[test]
+fn whole_numbers_are_held_to_what_they_lost() -> Outcome {
+    // One token's logit is off by more than any tolerance of f32, which moves probabilities by little.
+    let validation = validate_lossy(Fault::WrongLogits, 0.02)?;
+    assert_eq!(validation.max_distortion, Some(0.02));
+    for runtime in &validation.runtimes {
+        assert!(runtime.passed, "{:?}", failures(runtime));
+        assert_eq!(runtime.distortion.len(), support::toy::TASKS);
+        for task in &runtime.distortion {
+            assert!(task.total_variation > 1e-5 && task.total_variation < 0.01, "{task:?}");
+            assert!((task.max_abs - 1e-2).abs() < 1e-5 && task.base_total_variation > 0.05, "{task:?}");
+        }
+    }
+    let compared = |runtime: &RuntimeValidation| runtime.checks.iter().any(|check| check.check == "between-runtimes");
+    assert_eq!(validation.runtimes.iter().map(compared).collect::<Vec<_>>(), [false, true]);
+    let strict = validate_lossy(Fault::WrongLogits, 1e-6)?;
+    assert_eq!(failures(&strict.runtimes[0]), ["prefill"]);
+    Ok(())
+}
+
+#[test]
+fn whole_numbers_do_not_hide_faults() -> Outcome {
+    let mut missed = Vec::new();
+    for fault in Fault::ALL.into_iter().filter(|fault| !matches!(fault, Fault::None | Fault::WrongLogits)) {
+        let validation = validate_lossy(fault, 0.1)?;
+        let found = failures(&validation.runtimes[0]);
+        // What the trainer alone knows is seen by what was lost; all else as in f32.
+        let by_trainer = |check: &&str| matches!(*check, "prefill" | "mixed-batch");
+        let structural = found_by(fault)
+            .iter()
+            .filter(|check| !by_trainer(check))
+            .all(|check| found.iter().any(|name| name == check));
+        if found.is_empty() || !structural {
+            missed.push(format!("{fault:?}: {found:?}, must be found by {:?}", found_by(fault)));
+        }
+    }
+    assert!(missed.is_empty(), "missed:\n{}", missed.join("\n"));
+    let lost = validate_lossy(Fault::AnswersAsBase, 1.0)?;
+    assert_eq!(failures(&lost.runtimes[0]), ["differs-from-base"]);
+    Ok(())
+}
+
 #[test]
 fn what_the_check_found_is_recorded() -> Outcome {
     for (fault, passed) in [(Fault::None, true), (Fault::AnswersUnknownTask, false)] {

@@ -128,6 +128,11 @@ pub(crate) struct CheckSettings {
     /// Default: what the artifact's number type is allowed, for f32 1e-4
     #[arg(long, value_name = "DIFFERENCE", value_parser = positive)]
     pub(crate) tolerance: Option<f64>,
+    /// How far a task's next-token distributions may be from the trainer's: the largest mean total variation (0 to 1) that passes
+    ///
+    /// Takes the place of the comparison of logits with the trainer's. Default: 0.02 for int8, 0.1 for int4, none for others
+    #[arg(long, value_name = "DISTANCE", value_parser = positive)]
+    pub(crate) max_distortion: Option<f64>,
     /// Batches of drawn sizes to run on each runtime (batch 1-9, sequence 1-70, past 0-130; tasks, unknown ids and padding mixed)
     #[arg(long, default_value_t = DEFAULT_DRAWN, value_name = "CASES")]
     pub(crate) drawn: usize,

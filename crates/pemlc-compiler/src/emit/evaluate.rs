@@ -77,7 +77,7 @@ enum Source<'a> {
 }
 
 impl<'a> Matrix<'a> {
-    /// The f32 values of `expression`; of a cast, what it rounds.
+    /// The f32 values of `expression`; of a cast, what it rounds, and of a quantised matrix, its rows.
     pub(super) fn new(expression: &'a Expression, checkpoint: &'a Checkpoint) -> Result<Self, EvaluateError> {
         Ok(match expression {
             Expression::Constant(tensor) => {
@@ -93,7 +93,7 @@ impl<'a> Matrix<'a> {
                 let (rows, columns) = as_matrix(shape);
                 Self { source: Source::Stored(view), rows, columns }
             }
-            Expression::Cast { base, .. } => Self::new(base, checkpoint)?,
+            Expression::Cast { base, .. } | Expression::Quantise { rows: base, .. } => Self::new(base, checkpoint)?,
             Expression::Transpose(inner) => {
                 let inner = Self::new(inner, checkpoint)?;
                 let (rows, columns) = (inner.columns, inner.rows);

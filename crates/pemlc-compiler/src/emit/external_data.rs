@@ -2,6 +2,7 @@
 //! weights are there once.
 
 use super::evaluate::{EvaluateError, Matrix};
+use super::quantise::quantise;
 use super::round::round;
 use crate::ir::{DType, Expression, Graph, Tensor, ValueId};
 use pemlc_artifact::Checkpoint;
@@ -143,7 +144,12 @@ pub(super) fn write(plan: &Plan<'_>, checkpoint: &Checkpoint, path: &Path) -> Re
     let make = |index: usize, rows: Range<usize>| -> Made {
         let matrix = matrix(index)?;
         let values = matrix.block(rows.clone(), 0..matrix.columns);
-        round(&values, plan.weights[index].dtype, rows.start, matrix.columns)
+        match plan.weights[index].expression {
+            Expression::Quantise { part, quantisation, .. } => {
+                quantise(&values, *part, *quantisation, rows.start, matrix.columns)
+            }
+            _ => round(&values, plan.weights[index].dtype, rows.start, matrix.columns),
+        }
     };
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS);
     std::thread::scope(|scope| {

@@ -4,6 +4,7 @@ mod evaluate;
 mod external_data;
 mod ort_adapter;
 mod protobuf;
+mod quantise;
 mod round;
 
 pub use evaluate::EvaluateError;

@@ -115,6 +115,12 @@ impl Emitter {
         proto.output = node.outputs.iter().map(name).collect();
         match &node.op {
             Op::And | Op::Binary(_) | Op::Comparison(_) | Op::MatMul | Op::TaskLowRank | Op::Unary(_) | Op::Where => {}
+            // Level 1 computes in f32; left out, or at level 4, activations may be rounded to eight bits.
+            Op::MatMulNBits { inputs, outputs, block } => {
+                let sizes =
+                    [("K", *inputs), ("N", *outputs), ("bits", 4), ("block_size", *block), ("accuracy_level", 1)];
+                proto.attribute.extend(sizes.map(|(name, value)| int(name, value as i64)));
+            }
             Op::Cast { to } => proto.attribute.push(int("to", i64::from(data_type(*to)))),
             Op::Concat { axis }
             | Op::Gather { axis }

@@ -1,6 +1,7 @@
 //! Initialisers as expressions over checkpoint tensors, evaluated one at a time while the file is written, so that memory stays near
 //! the largest single tensor.
 
+use super::quantisation::{Part, Quantisation};
 use super::tensor::{Data, Tensor};
 use super::value::{DType, ValueType};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -45,6 +46,15 @@ pub enum Expression {
         /// `[out]`.
         norms: Arc<Tensor>,
     },
+    /// One part of `rows`, f32, held in whole numbers. It can be part of no other expression.
+    Quantise {
+        /// The integers or their scales.
+        part: Part,
+        /// How.
+        quantisation: Quantisation,
+        /// `[rows, columns]`.
+        rows: Box<Expression>,
+    },
 }
 
 impl Expression {
@@ -59,7 +69,7 @@ impl Expression {
             Self::Constant(tensor) => Ok(tensor.value_type()),
             Self::Checkpoint { shape, .. } => Ok(ValueType::new(DType::F32, shape.iter().copied())),
             Self::Cast { to, base } => {
-                let base = base.value_type()?;
+                let base = base.part_type()?;
                 if base.dtype != DType::F32 || !to.is_float() {
                     return Err(format!("cannot round {base} to {to}"));
                 }
@@ -69,7 +79,7 @@ impl Expression {
                 let mut columns = 0;
                 let mut rows = None;
                 for part in parts {
-                    let value_type = part.value_type()?;
+                    let value_type = part.part_type()?;
                     let shape = value_type.fixed_shape().filter(|_| value_type.dtype == DType::F32);
                     match shape.as_deref() {
                         Some([own, width]) if rows.is_none_or(|rows| rows == *own) => {
@@ -82,7 +92,7 @@ impl Expression {
                 Ok(ValueType::new(DType::F32, [rows.unwrap_or_default(), columns]))
             }
             Self::Transpose(inner) => {
-                let mut inner = inner.value_type()?;
+                let mut inner = inner.part_type()?;
                 if inner.rank() != 2 {
                     return Err(format!("only a matrix can be transposed, not {inner}"));
                 }
@@ -90,7 +100,7 @@ impl Expression {
                 Ok(inner)
             }
             Self::AddLowRank { base, down, up } => {
-                let base = base.value_type()?;
+                let base = base.part_type()?;
                 let fits = match (base.fixed_shape().as_deref(), down.shape(), up.shape()) {
                     (Some([rows, columns]), [down_rows, rank], [up_rank, up_columns]) => {
                         rows == down_rows && rank == up_rank && columns == up_columns
@@ -105,7 +115,7 @@ impl Expression {
                 Ok(base)
             }
             Self::ColumnNorms { base, norms } => {
-                let base = base.value_type()?;
+                let base = base.part_type()?;
                 let fits = match (base.fixed_shape().as_deref(), norms.shape()) {
                     (Some([_, columns]), [count]) => columns == count,
                     _ => false,
@@ -115,11 +125,22 @@ impl Expression {
                 }
                 Ok(base)
             }
+            Self::Quantise { part, quantisation, rows } => quantisation.value_type(*part, &rows.part_type()?),
         }
     }
 }
 
 impl Expression {
+    /// The type as part of another expression, which rounded and quantised ones cannot be.
+    fn part_type(&self) -> Result<ValueType, String> {
+        match self {
+            Self::Cast { .. } | Self::Quantise { .. } => {
+                Err("what is rounded or quantised can be part of nothing else".to_owned())
+            }
+            _ => self.value_type(),
+        }
+    }
+
     /// A number that equal expressions share, whatever values they hold; others hardly ever do.
     pub fn digest(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
@@ -155,6 +176,10 @@ impl Expression {
                 tensor(norms);
                 base.digest_into(hasher);
             }
+            Self::Quantise { part, quantisation, rows } => {
+                (part, quantisation).hash(hasher);
+                rows.digest_into(hasher);
+            }
         }
     }
 
@@ -167,7 +192,8 @@ impl Expression {
             Self::Cast { base, .. }
             | Self::Transpose(base)
             | Self::AddLowRank { base, .. }
-            | Self::ColumnNorms { base, .. } => base.checkpoint_names(),
+            | Self::ColumnNorms { base, .. }
+            | Self::Quantise { rows: base, .. } => base.checkpoint_names(),
         }
     }
 }

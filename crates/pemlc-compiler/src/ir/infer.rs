@@ -1,6 +1,7 @@
 //! The type of an operator's result from the types of its inputs.
 
 use super::op::Op;
+use super::quantisation::{Encoding, Part, Quantisation};
 use super::value::{DType, Dim, ValueType};
 
 /// The types of what `op` makes of `inputs`; the error says in words what does not fit.
@@ -42,6 +43,7 @@ fn infer_one(op: &Op, inputs: &[&ValueType]) -> Result<ValueType, String> {
             Ok(ValueType { dtype: data.dtype, shape })
         }
         Op::MatMul => matmul(inputs),
+        Op::MatMulNBits { inputs: width, outputs, block } => matmul_nbits((*width, *outputs, *block), inputs),
         Op::ReduceMean { axes } | Op::ReduceSum { axes } => {
             let [input] = exactly(inputs)?;
             let mut shape = input.shape.clone();
@@ -185,6 +187,27 @@ fn matmul(inputs: &[&ValueType]) -> Result<ValueType, String> {
             Ok(ValueType { dtype: left.dtype, shape })
         }
         _ => Err(format!("cannot multiply {left} and {right}")),
+    }
+}
+
+/// `x` `[.., inputs]` by `values` u8 `[outputs, blocks, block / 2]` and `scales` f32 `[outputs, blocks]`.
+fn matmul_nbits((width, outputs, block): (usize, usize, usize), inputs: &[&ValueType]) -> Result<ValueType, String> {
+    let [x, values, scales] = exactly(inputs)?;
+    require(x, DType::F32)?;
+    let quantisation = Quantisation { encoding: Encoding::Nibbles, block: Some(block) };
+    let rows = ValueType::new(DType::F32, [outputs, width]);
+    for (found, part) in [(values, Part::Values), (scales, Part::Scales)] {
+        let expected = quantisation.value_type(part, &rows)?;
+        if *found != expected {
+            return Err(format!("takes {} {expected}, has {found}", part.name()));
+        }
+    }
+    match x.shape.split_last() {
+        Some((last, rest)) if *last == Dim::from(width) => {
+            let shape = rest.iter().cloned().chain([Dim::from(outputs)]).collect();
+            Ok(ValueType { dtype: x.dtype, shape })
+        }
+        _ => Err(format!("cannot multiply {x} and [{width}, {outputs}]")),
     }
 }
 

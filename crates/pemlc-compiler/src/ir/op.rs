@@ -66,6 +66,16 @@ pub enum Op {
     },
     /// Matrix product over the two last axes, broadcasting the others.
     MatMul,
+    /// `x` f32 `[.., inputs]` by a matrix of four-bit numbers: `values` u8 `[outputs, blocks, block / 2]` and `scales` f32
+    /// `[outputs, blocks]`, as [`Encoding::Nibbles`](super::Encoding::Nibbles) has them. ONNX Runtime's own; what is computed is f32.
+    MatMulNBits {
+        /// Size of the axis summed over.
+        inputs: usize,
+        /// Size of the result's last axis.
+        outputs: usize,
+        /// Numbers that share a scale.
+        block: usize,
+    },
     /// Mean along `axes`, which stay with size 1.
     ReduceMean {
         /// Axes averaged over.
@@ -128,7 +138,10 @@ pub enum Op {
 impl Op {
     /// The operator set that it belongs to; the empty one is ONNX's own.
     pub fn domain(&self) -> &'static str {
-        ""
+        match self {
+            Self::MatMulNBits { .. } => "com.microsoft",
+            _ => "",
+        }
     }
 
     /// Name, which is the ONNX operator type where ONNX has the operator.
@@ -151,6 +164,7 @@ impl Op {
             Self::GatherElements { .. } => "GatherElements",
             Self::LogSoftmax { .. } => "LogSoftmax",
             Self::MatMul => "MatMul",
+            Self::MatMulNBits { .. } => "MatMulNBits",
             Self::ReduceMean { .. } => "ReduceMean",
             Self::ReduceSum { .. } => "ReduceSum",
             Self::Reshape { .. } => "Reshape",

@@ -3,6 +3,7 @@
 use super::expression::Expression;
 use super::graph::{Graph, Node, ValueId};
 use super::op::{Binary, Comparison, Op, Unary};
+use super::quantisation::{Encoding, Part, Quantisation};
 use super::tensor::{Data, Tensor};
 use super::value::{DType, Dim, Symbol, ValueType};
 use std::collections::{BTreeMap, HashMap};
@@ -196,6 +197,18 @@ impl<'a> Cursor<'a> {
         })
     }
 
+    /// A word that names one of `all`.
+    fn one_of<T: Copy>(&mut self, all: &[T], name: fn(T) -> &'static str) -> Result<T, ParseError> {
+        self.skip();
+        let start = self.place;
+        let found = self.plain();
+        all.iter().copied().find(|one| name(*one) == found).ok_or_else(|| {
+            self.place = start;
+            let names: Vec<&str> = all.iter().map(|one| name(*one)).collect();
+            self.error(format!("expected one of {}, found `{found}`", names.join(", ")))
+        })
+    }
+
     fn value_type(&mut self) -> Result<ValueType, ParseError> {
         let dtype = self.dtype()?;
         Ok(ValueType { dtype, shape: self.list(("[", "]"), Self::dim)? })
@@ -356,6 +369,16 @@ impl<'a> Cursor<'a> {
                 self.key("end")?;
                 Op::Slice { axis, start, end: size(self)? }
             }
+            "MatMulNBits" => {
+                self.key("inputs")?;
+                let inputs = size(self)?;
+                self.expect(",")?;
+                self.key("outputs")?;
+                let outputs = size(self)?;
+                self.expect(",")?;
+                self.key("block")?;
+                Op::MatMulNBits { inputs, outputs, block: size(self)? }
+            }
             "Transpose" => {
                 self.key("permutation")?;
                 Op::Transpose { permutation: self.list(("[", "]"), size)? }
@@ -392,7 +415,7 @@ impl<'a> Cursor<'a> {
             let parts = self.list(("(", ")"), |cursor| cursor.expression(depth + 1))?;
             return Ok(Expression::ConcatColumns(parts));
         }
-        let known = ["checkpoint", "cast", "transpose", "add_low_rank", "column_norms"];
+        let known = ["checkpoint", "cast", "transpose", "add_low_rank", "column_norms", "quantise"];
         if !known.contains(&word) {
             self.place = start;
             return Err(self.error(format!("expected a constant or one of {}, columns", known.join(", "))));
@@ -411,6 +434,16 @@ impl<'a> Cursor<'a> {
                 Expression::Cast { to, base: Box::new(self.expression(depth + 1)?) }
             }
             "transpose" => Expression::Transpose(Box::new(self.expression(depth + 1)?)),
+            "quantise" => {
+                let part = self.one_of(&Part::ALL, Part::name)?;
+                self.expect(",")?;
+                let encoding = self.one_of(&Encoding::ALL, Encoding::name)?;
+                self.expect(",")?;
+                let block = if self.take("row") { None } else { Some(self.number::<u32>("a size or `row`")? as usize) };
+                self.expect(",")?;
+                let rows = Box::new(self.expression(depth + 1)?);
+                Expression::Quantise { part, quantisation: Quantisation { encoding, block }, rows }
+            }
             "add_low_rank" => {
                 let base = Box::new(self.expression(depth + 1)?);
                 self.expect(",")?;
@@ -470,6 +503,7 @@ fn with_attributes(name: &str) -> bool {
         "Gather",
         "GatherElements",
         "LogSoftmax",
+        "MatMulNBits",
         "ReduceMean",
         "ReduceSum",
         "Reshape",

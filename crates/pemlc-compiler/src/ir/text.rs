@@ -61,7 +61,9 @@ fn collect(expression: &Expression, constants: &mut BTreeMap<String, Arc<Tensor>
         Expression::Constant(tensor) => add(tensor),
         Expression::Checkpoint { .. } => {}
         Expression::ConcatColumns(parts) => parts.iter().for_each(|part| collect(part, constants)),
-        Expression::Cast { base, .. } | Expression::Transpose(base) => collect(base, constants),
+        Expression::Cast { base, .. } | Expression::Transpose(base) | Expression::Quantise { rows: base, .. } => {
+            collect(base, constants);
+        }
         Expression::AddLowRank { base, down, up } => {
             add(down);
             add(up);
@@ -93,6 +95,9 @@ fn attributes(op: &Op) -> String {
         | Op::LogSoftmax { axis }
         | Op::Softmax { axis } => format!("axis = {axis}"),
         Op::ReduceMean { axes } | Op::ReduceSum { axes } | Op::Unsqueeze { axes } => format!("axes = {}", list(axes)),
+        Op::MatMulNBits { inputs, outputs, block } => {
+            format!("inputs = {inputs}, outputs = {outputs}, block = {block}")
+        }
         Op::Reshape { shape } => {
             let sizes: Vec<String> =
                 shape.iter().map(|size| size.map_or_else(|| "_".to_owned(), |size| size.to_string())).collect();
@@ -119,6 +124,10 @@ fn describe(expression: &Expression) -> String {
             format!("add_low_rank({}, {}, {})", describe(base), tensor(down), tensor(up))
         }
         Expression::ColumnNorms { base, norms } => format!("column_norms({}, {})", describe(base), tensor(norms)),
+        Expression::Quantise { part, quantisation, rows } => {
+            let block = quantisation.block.map_or_else(|| "row".to_owned(), |block| block.to_string());
+            format!("quantise({}, {}, {block}, {})", part.name(), quantisation.encoding.name(), describe(rows))
+        }
     }
 }
 

@@ -5,6 +5,7 @@ mod deduplicate;
 mod fold_constants;
 mod fold_shared_delta;
 mod precision;
+mod quantise;
 mod rewriter;
 mod task_switch;
 
@@ -13,10 +14,11 @@ pub use deduplicate::Deduplicate;
 pub use fold_constants::FoldConstants;
 pub use fold_shared_delta::FoldSharedDelta;
 pub use precision::{ChoosePrecision, Precision};
+pub use quantise::Quantise;
 pub use task_switch::{LowerTaskSwitch, Lowering, WORKLOADS, Workload};
 
 use crate::ir::{Graph, IrError, verify};
-use crate::target::Target;
+use crate::target::{Operators, Target};
 
 /// A rewriting of a graph that keeps what it computes.
 pub trait Pass {
@@ -69,12 +71,14 @@ pub fn decoder_passes(options: &PipelineOptions) -> Vec<Box<dyn Pass>> {
         Box::new(Deduplicate),
         Box::new(DeadCode),
         Box::new(ChoosePrecision(options.precision)),
+        Box::new(Quantise { precision: options.precision, operators: options.target.operators }),
     ]
 }
 
 /// The pass `name` in its default form: what text tests name.
 pub fn by_name(name: &str) -> Option<Box<dyn Pass>> {
     let narrow = |precision| Box::new(ChoosePrecision(precision)) as Box<dyn Pass>;
+    let quantise = |precision, operators| Box::new(Quantise { precision, operators }) as Box<dyn Pass>;
     let lower = |lowering| Box::new(LowerTaskSwitch { lowering, workloads: Vec::new() }) as Box<dyn Pass>;
     match name {
         "lower_task_switch" => Some(lower(Lowering::ByCost)),
@@ -86,6 +90,9 @@ pub fn by_name(name: &str) -> Option<Box<dyn Pass>> {
         "dead_code" => Some(Box::new(DeadCode)),
         "precision=f16" => Some(narrow(Precision::F16)),
         "precision=bf16" => Some(narrow(Precision::BF16)),
+        "quantise=int8" => Some(quantise(Precision::Int8, Operators::Standard)),
+        "quantise=int4" => Some(quantise(Precision::Int4, Operators::Standard)),
+        "quantise=int4-ort" => Some(quantise(Precision::Int4, Operators::Ort)),
         _ => None,
     }
 }

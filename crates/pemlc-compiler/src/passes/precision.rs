@@ -8,10 +8,11 @@
 use super::rewriter::Rewriter;
 use super::{Outcome, Pass};
 use crate::ir::{DType, Expression, Graph, IrError, Node, Op, Unary, ValueId};
+use crate::target::{Operators, Opset};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Weights of fewer numbers stay f32 in storage: norms, biases, tables.
-const SMALL: usize = 256;
+pub(super) const SMALL: usize = 256;
 
 /// Number types of an artifact's floats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,25 +24,48 @@ pub enum Precision {
     F16,
     /// Weights stored in bf16, computed in f32.
     BF16,
+    /// Large weights of the base model held in eight bits, computed in f32.
+    Int8,
+    /// The same in four bits; the embedding table and the head in eight.
+    Int4,
 }
 
 impl Precision {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::F32, Self::F16, Self::BF16];
+    pub const ALL: [Self; 5] = [Self::F32, Self::F16, Self::BF16, Self::Int8, Self::Int4];
 
-    /// Names of the runtimes that know the type; empty when all do. tract 0.23 has no bf16.
+    /// Names of the runtimes that know the type; empty when all do. tract 0.23 has no bf16 and no integers of four bits.
     pub fn runtimes(self) -> &'static [&'static str] {
         match self {
-            Self::F32 | Self::F16 => &[],
-            Self::BF16 => &["ort-cpu", "ort-cpu-unoptimized", "ort-cuda"],
+            Self::F32 | Self::F16 | Self::Int8 => &[],
+            Self::BF16 | Self::Int4 => &["ort-cpu", "ort-cpu-unoptimized", "ort-cuda"],
         }
     }
 
-    /// Largest absolute difference of a logit that is up to 10, in proportion beyond, that rounding may make; none for f32. Set
+    /// The lowest opset that has the type: integers of four bits came with 21. ONNX Runtime's own operators take them as bytes.
+    pub fn lowest_opset(self, operators: Operators) -> Opset {
+        match (self, operators) {
+            (Self::Int4, Operators::Standard) => Opset::V21,
+            _ => Opset::V18,
+        }
+    }
+
+    /// How far the answers of a task may be from the trainer's, where what is asked is what quantisation lost and not whether numbers are
+    /// equal: the largest mean total variation of the next token's distribution. A statement of what is tolerable, not a measurement: on
+    /// average, the probability of no event whatever moves by more than 2 % (10 % in four bits).
+    pub fn distortion_bound(self) -> Option<f64> {
+        match self {
+            Self::F32 | Self::F16 | Self::BF16 => None,
+            Self::Int8 => Some(0.02),
+            Self::Int4 => Some(0.1),
+        }
+    }
+
+    /// Largest absolute difference of a logit that is up to 10, in proportion beyond, that rounding may make; none for what is computed in f32. Set
     /// after what one run of a real model needed (benches/README.md, "Number types").
     pub fn tolerance(self) -> Option<f64> {
         match self {
-            Self::F32 => None,
+            Self::F32 | Self::Int8 | Self::Int4 => None,
             Self::F16 => Some(1e-1),
             Self::BF16 => Some(1.0),
         }
@@ -53,6 +77,8 @@ impl Precision {
             Self::F32 => "f32",
             Self::F16 => "f16",
             Self::BF16 => "bf16",
+            Self::Int8 => "int8",
+            Self::Int4 => "int4",
         }
     }
 }
@@ -68,7 +94,8 @@ impl Pass for ChoosePrecision {
 
     fn run(&self, graph: &mut Graph) -> Result<Outcome, String> {
         match self.0 {
-            Precision::F32 => Ok(Outcome::default()),
+            // Whole numbers are the pass `quantise`'s.
+            Precision::F32 | Precision::Int8 | Precision::Int4 => Ok(Outcome::default()),
             Precision::F16 => narrow(graph, DType::F16).map_err(|error| error.to_string()),
             Precision::BF16 => store(graph, DType::BF16).map_err(|error| error.to_string()),
         }

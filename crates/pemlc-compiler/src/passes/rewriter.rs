@@ -1,6 +1,6 @@
 //! How a pass replaces nodes: it walks the old nodes in order, and puts what it wants in their place.
 
-use crate::ir::{DType, Graph, IrError, Node, Op, Tensor, ValueId};
+use crate::ir::{DType, Expression, Graph, IrError, Node, Op, Tensor, ValueId};
 
 /// A graph whose nodes are being put anew. Values and initialisers stay; nodes that are not put again are gone.
 pub(crate) struct Rewriter<'a> {
@@ -52,6 +52,16 @@ impl<'a> Rewriter<'a> {
     /// Adds a constant initialiser.
     pub(crate) fn constant(&mut self, name: impl Into<String>, tensor: Tensor) -> Result<ValueId, IrError> {
         self.graph.constant(name, tensor)
+    }
+
+    /// Adds an initialiser.
+    pub(crate) fn initialiser(&mut self, name: impl Into<String>, expression: Expression) -> Result<ValueId, IrError> {
+        self.graph.initialiser(name, expression)
+    }
+
+    /// Takes the expression of the initialiser `id` away: a node has to make the value, or nothing may read it.
+    pub(crate) fn take_initialiser(&mut self, id: ValueId) -> Option<Expression> {
+        self.graph.initialisers.remove(&id)
     }
 
     /// Leaves the new nodes in the graph.

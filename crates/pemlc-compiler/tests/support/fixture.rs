@@ -10,6 +10,7 @@ use pemlc_artifact::run::{
 use pemlc_artifact::tensors::{self, TensorMap};
 use pemlc_artifact::{Checkpoint, Family, ModelConfig, Projection};
 use pemlc_compiler::ExportOptions;
+use pemlc_compiler::ir::Encoding;
 use pemlc_compiler::outputs::Extras;
 use std::collections::BTreeMap;
 use std::fs;
@@ -38,6 +39,8 @@ pub struct Spec {
     pub mixed: bool,
     pub prefix: Option<PrefixKind>,
     pub prefix_per_task: bool,
+    /// Whether the base model's matrices are such that these whole numbers hold them, and eight bits hold the table and the head.
+    pub whole: Option<Encoding>,
 }
 
 impl Default for Spec {
@@ -52,6 +55,7 @@ impl Default for Spec {
             mixed: false,
             prefix: None,
             prefix_per_task: true,
+            whole: None,
         }
     }
 }
@@ -75,7 +79,7 @@ impl Fixture {
     pub fn new(spec: Spec) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = config(&spec);
-        let weights = base_weights(&config);
+        let weights = base_weights(&config, spec.whole);
         let model = folder.path().join("model");
         fs::create_dir_all(&model).unwrap();
         tensors::write(&model.join("model.safetensors"), &weights).unwrap();
@@ -177,14 +181,19 @@ fn config(spec: &Spec) -> ModelConfig {
     }
 }
 
-fn base_weights(config: &ModelConfig) -> TensorMap {
+fn base_weights(config: &ModelConfig, whole: Option<Encoding>) -> TensorMap {
     let mut numbers = Numbers::new(7);
     let mut weights = TensorMap::new();
     let vocabulary = [config.vocab_size, config.hidden_size];
-    weights.insert("model.embed_tokens.weight".to_owned(), numbers.tensor(&vocabulary, 1024));
+    let matrix = |numbers: &mut Numbers, shape: &[usize; 2], limit, encoding: Option<Encoding>| match encoding {
+        Some(encoding) => numbers.whole(shape, encoding),
+        None => numbers.tensor(shape, limit),
+    };
+    let eight = whole.map(|_| Encoding::I8);
+    weights.insert("model.embed_tokens.weight".to_owned(), matrix(&mut numbers, &vocabulary, 1024, eight));
     weights.insert("model.norm.weight".to_owned(), numbers.near_one(&[config.hidden_size]));
     if !config.tie_word_embeddings {
-        weights.insert("lm_head.weight".to_owned(), numbers.tensor(&vocabulary, 1024));
+        weights.insert("lm_head.weight".to_owned(), matrix(&mut numbers, &vocabulary, 1024, eight));
     }
     for layer in 0..config.num_hidden_layers {
         for norm in ["input_layernorm", "post_attention_layernorm"] {
@@ -193,7 +202,7 @@ fn base_weights(config: &ModelConfig) -> TensorMap {
         for projection in Projection::ALL {
             let (inputs, outputs) = projection.features(config);
             let module = projection.module(layer);
-            weights.insert(format!("{module}.weight"), numbers.tensor(&[outputs, inputs], 400));
+            weights.insert(format!("{module}.weight"), matrix(&mut numbers, &[outputs, inputs], 400, whole));
             if config.has_qkv_bias() && matches!(projection.name(), "q_proj" | "k_proj" | "v_proj") {
                 weights.insert(format!("{module}.bias"), numbers.tensor(&[outputs], 400));
             }

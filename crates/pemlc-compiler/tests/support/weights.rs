@@ -1,6 +1,7 @@
 //! Deterministic weights that no libm function touched: multiples of 1/1024.
 
 use pemlc_artifact::tensors::{NamedTensor, TensorMap, Values};
+use pemlc_compiler::ir::Encoding;
 
 /// A stream of small numbers.
 pub struct Numbers(u64);
@@ -24,6 +25,18 @@ impl Numbers {
     pub fn tensor(&mut self, shape: &[usize], limit: i32) -> NamedTensor {
         let values = (0..shape.iter().product()).map(|_| self.small(limit)).collect();
         NamedTensor { shape: shape.to_vec(), values: Values::F32(values) }
+    }
+
+    /// A matrix that `encoding` holds exactly: multiples of a power of two, each row with one at the end of the range.
+    pub fn whole(&mut self, shape: &[usize; 2], encoding: Encoding) -> NamedTensor {
+        let (low, high) = encoding.range();
+        let step = 1.0 / (-4.0 * low).log2().ceil().exp2();
+        let span = (high - low) as u64 + 1;
+        let number = |place: usize| {
+            let integer = (self.next() % span) as f32 + low;
+            step * if place.is_multiple_of(shape[1]) { low } else { integer }
+        };
+        NamedTensor { shape: shape.to_vec(), values: Values::F32((0..shape[0] * shape[1]).map(number).collect()) }
     }
 
     /// As [`Self::tensor`], around 1: for norm weights.

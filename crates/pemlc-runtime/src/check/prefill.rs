@@ -1,5 +1,6 @@
 //! Every probe, in batches of one task, against the trainer's logits.
 
+use super::distortion;
 use super::subject::{ROW_LENGTH, Subject};
 use crate::RuntimeError;
 use ndarray::{Array2, s};
@@ -19,9 +20,11 @@ pub(crate) fn check(subject: &mut Subject<'_>) -> Result<Vec<CheckResult>, Runti
                 let mut answers = Array2::zeros((positions.len(), outputs.logits.dim().2));
                 for (index, &position) in positions.iter().enumerate() {
                     let found = outputs.logits.slice(s![row, position, ..]);
-                    per_task.of(task).add(found, known.logits(probe, index), || {
-                        format!("probe {probe}, position {position} (batch {}, sequence {length})", batch.len())
-                    });
+                    if subject.max_distortion.is_none() {
+                        per_task.of(task).add(found, known.logits(probe, index), || {
+                            format!("probe {probe}, position {position} (batch {}, sequence {length})", batch.len())
+                        });
+                    }
                     answers.row_mut(index).assign(&found);
                 }
                 subject.answers.insert(probe, answers);
@@ -32,5 +35,9 @@ pub(crate) fn check(subject: &mut Subject<'_>) -> Result<Vec<CheckResult>, Runti
             }
         }
     }
-    Ok(per_task.results("prefill", "runtime against trainer"))
+    let Some(bound) = subject.max_distortion else {
+        return Ok(per_task.results("prefill", "runtime against trainer"));
+    };
+    let meters = distortion::measure(&subject.answers, subject.probes, subject.tasks.len());
+    Ok(subject.tasks.iter().zip(meters).map(|(task, meter)| meter.result("prefill", task, bound)).collect())
 }

@@ -40,6 +40,7 @@ pub(crate) fn write(dir: &Path, fault: Fault) -> Result<(), Box<dyn std::error::
         dtype: "f32".to_owned(),
         runtimes: Vec::new(),
         tolerance: None,
+        max_distortion: None,
         profile: "causal-lm".to_owned(),
         encoder_difference: None,
         graphs: Vec::new(),

@@ -26,15 +26,15 @@ pub(crate) struct ExportArguments {
     /// What to make the graph fast for, as BATCHxSEQUENCE; several, separated by commas. Default: 8x64, 1x64, 8x1 and 1x1 alike
     #[arg(long, value_delimiter = ',', value_name = "SIZES", value_parser = workload)]
     pub(crate) optimize_for: Vec<Workload>,
-    /// Number types: f32; f16 (products and cache, sums and the residual stream stay f32); bf16 (weights stored so, computed in f32)
+    /// Number types: f32; f16 (products and cache, sums and the residual stream stay f32); bf16, int8, int4 (weights stored so, computed in f32)
     #[arg(long, default_value = "f32", value_name = "DTYPE", value_parser = precision)]
     pub(crate) dtype: Precision,
     /// Whose operators the graph may hold: onnx (ONNX's own, for every runtime) or ort (ONNX Runtime's too)
     #[arg(long, default_value = "onnx", value_name = "TARGET", value_parser = operators)]
     pub(crate) target: Operators,
-    /// Opset of ONNX's own operators: 18, or 21 to 24
-    #[arg(long, default_value = "18", value_name = "OPSET", value_parser = opset)]
-    pub(crate) opset: Opset,
+    /// Opset of ONNX's own operators: 18, or 21 to 24. Default: the lowest that has the number type, 18 but for int4 (21 without --target ort)
+    #[arg(long, value_name = "OPSET", value_parser = opset)]
+    pub(crate) opset: Option<Opset>,
     /// Write more beside model.onnx; several, separated by commas
     #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT")]
     pub(crate) also: Vec<Also>,
@@ -48,7 +48,7 @@ pub(crate) struct ExportArguments {
     #[arg(long)]
     pub(crate) force: bool,
     /// Do not check the artifact: it stays marked as not validated
-    #[arg(long, conflicts_with_all = ["runtime", "tolerance", "drawn", "seed", "case"])]
+    #[arg(long, conflicts_with_all = ["runtime", "tolerance", "max_distortion", "drawn", "seed", "case"])]
     pub(crate) no_check: bool,
     #[command(flatten)]
     pub(crate) check: CheckSettings,

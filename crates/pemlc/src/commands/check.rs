@@ -3,7 +3,10 @@
 use crate::Outcome;
 use crate::arguments::{CheckArguments, CheckSettings};
 use crate::table::{Table, difference, seconds};
-use pemlc_artifact::artifact::{RuntimeValidation, TaskRounding, Validation};
+use anyhow::Context;
+use pemlc_artifact::artifact::{ArtifactManifest, ArtifactPaths, RuntimeValidation, TaskRounding, Validation};
+use pemlc_artifact::hash::hash_file;
+use pemlc_compiler::model_card::model_card;
 use pemlc_runtime::{CheckOptions, Drawn};
 use std::path::Path;
 
@@ -25,6 +28,10 @@ pub(crate) fn check(dir: &Path, settings: &CheckSettings) -> anyhow::Result<Outc
     pemlc_runtime::record(dir, &validation)?;
     for runtime in &validation.runtimes {
         print!("\n{}", describe(runtime));
+    }
+    if let Some(runtime) = validation.runtimes.iter().find(|runtime| !runtime.distortion.is_empty()) {
+        print!("\n{}", distortion(runtime, validation.max_distortion));
+        write_card(dir)?;
     }
     println!("\n{}", verdict(&validation));
     print!("{}", derived(&validation));
@@ -76,20 +83,63 @@ fn describe(runtime: &RuntimeValidation) -> String {
     text
 }
 
+/// What the number type cost each task, on one runtime.
+fn distortion(runtime: &RuntimeValidation, allowed: Option<f64>) -> String {
+    let mut table = Table::new(&[
+        "task",
+        ">positions",
+        ">total variation",
+        ">of the base model",
+        ">KL divergence",
+        ">max abs",
+        ">mean abs",
+        ">argmax",
+    ]);
+    for task in &runtime.distortion {
+        table.row([
+            task.task.clone(),
+            task.positions.to_string(),
+            format!("{:.4}", task.total_variation),
+            format!("{:.4}", task.base_total_variation),
+            format!("{:.2e}", task.kl_divergence),
+            difference(Some(task.max_abs)),
+            difference(Some(task.mean_abs)),
+            format!("{:.1} %", task.argmax_agreement * 100.0),
+        ]);
+    }
+    let allowed = allowed.map_or_else(String::new, |bound| format!(", mean total variation at most {bound} allowed"));
+    format!("what the number type cost, {} against the trainer{allowed}\n{}", runtime.runtime, table.render())
+}
+
+/// Writes the model card anew, which shows what was measured, and its hash.
+fn write_card(dir: &Path) -> anyhow::Result<()> {
+    let mut manifest = ArtifactManifest::read(dir)?;
+    let path = ArtifactPaths::new(dir).model_card();
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    std::fs::write(&path, model_card(&manifest)).with_context(|| format!("cannot write {}", path.display()))?;
+    let hash = hash_file(&path, &name).with_context(|| format!("cannot read {}", path.display()))?;
+    manifest.files.iter_mut().filter(|file| file.path == name).for_each(|file| *file = hash.clone());
+    manifest.write(dir)?;
+    Ok(())
+}
+
 fn verdict(validation: &Validation) -> String {
     let names = |passed: bool| {
         let names = validation.runtimes.iter().filter(|runtime| runtime.passed == passed);
         names.map(|runtime| runtime.runtime.as_str()).collect::<Vec<_>>().join(", ")
     };
+    let bound = validation.max_distortion.map_or_else(String::new, |bound| {
+        format!(", between the artifact's own answers; mean total variation from the trainer's at most {bound}")
+    });
     if names(false).is_empty() {
         format!(
-            "validated: true (every check passed on {}, tolerance {:e}, in proportion where logits exceed 10)",
+            "validated: true (every check passed on {}, tolerance {:e}, in proportion where logits exceed 10{bound})",
             names(true),
             validation.tolerance
         )
     } else {
         format!(
-            "validated: false (failed on {}, tolerance {:e}, in proportion where logits exceed 10)",
+            "validated: false (failed on {}, tolerance {:e}, in proportion where logits exceed 10{bound})",
             names(false),
             validation.tolerance
         )
@@ -128,6 +178,7 @@ mod tests {
             version: "1.32.0".to_owned(),
             execution_provider: Some("CPUExecutionProvider".to_owned()),
             checks: vec![check("prefill", Some("sst2"), Some(0.5), false), check("bad-task-id", None, None, true)],
+            distortion: Vec::new(),
             passed: false,
             seconds: 1.25,
         };
@@ -140,7 +191,7 @@ mod tests {
         prefill of sst2 failed: position 3 differs
         ");
         let rounding = vec![TaskRounding { task: "cb".to_owned(), f32_rounding: 5e-4, allowed: 2e-3 }];
-        let validation = Validation { tolerance: 1e-4, rounding, runtimes: vec![runtime] };
+        let validation = Validation { tolerance: 1e-4, max_distortion: None, rounding, runtimes: vec![runtime] };
         assert_eq!(
             verdict(&validation),
             "validated: false (failed on ort-cpu, tolerance 1e-4, in proportion where logits exceed 10)"

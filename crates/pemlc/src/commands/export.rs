@@ -21,7 +21,10 @@ pub(crate) fn run(arguments: &ExportArguments) -> anyhow::Result<Outcome> {
         pipeline: PipelineOptions {
             switch: LowerTaskSwitch { lowering: arguments.task_switch, workloads: arguments.optimize_for.clone() },
             precision: arguments.dtype,
-            target: Target { operators: arguments.target, opset: arguments.opset },
+            target: Target {
+                operators: arguments.target,
+                opset: arguments.opset.unwrap_or_else(|| arguments.dtype.lowest_opset(arguments.target)),
+            },
         },
         extras: extras(&arguments.run, &arguments.also)?,
         print_after: match arguments.print_after.as_slice() {

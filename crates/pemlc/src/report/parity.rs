@@ -3,7 +3,7 @@
 use super::material::Material;
 use super::svg::escape;
 use crate::table::{difference, seconds};
-use pemlc_artifact::artifact::{ArtifactManifest, RuntimeValidation};
+use pemlc_artifact::artifact::{ArtifactManifest, Distortion, RuntimeValidation};
 
 /// The worst of each runtime, and every check to unfold; nothing when no artifact was given.
 pub(super) fn section(material: &Material) -> Option<String> {
@@ -18,6 +18,9 @@ pub(super) fn section(material: &Material) -> Option<String> {
              {rows}</table></div>\n"
         ));
     }
+    if let Some(runtime) = runtimes().find(|runtime| !runtime.distortion.is_empty()) {
+        text.push_str(&distortion(&artifact.dtype, runtime));
+    }
     text.extend(runtimes().map(details));
     Some(text)
 }
@@ -31,13 +34,16 @@ fn verdict(artifact: &ArtifactManifest) -> String {
         Some(validation) => {
             let (class, word) = if artifact.validated { ("good", "Validated") } else { ("bad", "Failed") };
             let tolerance = validation.tolerance;
+            let bound = validation.max_distortion.map_or_else(String::new, |bound| {
+                format!(" between the artifact's own answers, and mean total variation from the trainer's of at most {bound}")
+            });
             let rounding = validation.rounding.iter().map(|task| {
                 let (name, allowed, own) = (escape(&task.task), task.allowed, task.f32_rounding);
                 format!(" Of {name} {allowed:.1e} is allowed, four times the trainer's own f32 rounding of {own:.1e}.")
             });
             let rounding: String = rounding.collect();
             format!(
-                "<p><span class=\"{class}\">{word}</span> with tolerance {tolerance:e} on logits, in proportion where they exceed 10.{rounding}{encoder}</p>\n"
+                "<p><span class=\"{class}\">{word}</span> with tolerance {tolerance:e} on logits, in proportion where they exceed 10{bound}.{rounding}{encoder}</p>\n"
             )
         }
     }
@@ -59,6 +65,33 @@ fn overview(runtime: &RuntimeValidation) -> String {
         runtime.checks.len(),
         seconds(runtime.seconds),
         pass(runtime.passed)
+    )
+}
+
+/// What the number type cost each task.
+fn distortion(dtype: &str, runtime: &RuntimeValidation) -> String {
+    let row = |task: &Distortion| {
+        format!(
+            "<tr><td>{}</td><td class=\"number\">{}</td><td class=\"number\">{:.4}</td><td class=\"number\">{:.4}</td>\
+             <td class=\"number\">{:.2e}</td><td class=\"number\">{:.1e}</td><td class=\"number\">{:.1e}</td><td class=\"number\">{:.1} %</td></tr>\n",
+            escape(&task.task),
+            task.positions,
+            task.total_variation,
+            task.base_total_variation,
+            task.kl_divergence,
+            task.max_abs,
+            task.mean_abs,
+            task.argmax_agreement * 100.0
+        )
+    };
+    let rows: String = runtime.distortion.iter().map(row).collect();
+    format!(
+        "<p>What {} costs each task, by {}: next-token distributions on the probes against the trainer's.</p>\n\
+         <div class=\"scroll\"><table>\n<tr><th>Task</th><th class=\"number\">Positions</th><th class=\"number\">Total variation</th>\
+         <th class=\"number\">Of the base model</th><th class=\"number\">KL divergence</th><th class=\"number\">Max abs</th>\
+         <th class=\"number\">Mean abs</th><th class=\"number\">Argmax</th></tr>\n{rows}</table></div>\n",
+        escape(dtype),
+        escape(&runtime.runtime)
     )
 }
 
