@@ -1,6 +1,6 @@
 //! How a pass replaces nodes: it walks the old nodes in order, and puts what it wants in their place.
 
-use crate::ir::{DType, Graph, IrError, Node, Op, Tensor, ValueId};
+use crate::ir::{DType, Expression, Graph, IrError, Node, Op, Tensor, ValueId};
 
 /// A graph whose nodes are being put anew. Values and initialisers stay; nodes that are not put again are gone.
 pub(crate) struct Rewriter<'a> {
@@ -52,6 +52,20 @@ impl<'a> Rewriter<'a> {
     /// Adds a constant initialiser.
     pub(crate) fn constant(&mut self, name: impl Into<String>, tensor: Tensor) -> Result<ValueId, IrError> {
         self.graph.constant(name, tensor)
+    }
+
+    /// Takes the initialiser `id` away, to put another in its place.
+    pub(crate) fn take_initialiser(&mut self, id: ValueId) -> Option<Expression> {
+        self.graph.initialisers.remove(&id)
+    }
+
+    /// Makes `expression` the initialiser `id`, whose name stays and whose type becomes the expression's. The verifier looks at its readers.
+    pub(crate) fn put_initialiser(&mut self, id: ValueId, expression: Expression) -> Result<(), IrError> {
+        let name = self.name(id).to_owned();
+        let value_type = expression.value_type().map_err(|reason| IrError::Initialiser { name, reason })?;
+        self.graph.values[id.0].value_type = value_type;
+        self.graph.initialisers.insert(id, expression);
+        Ok(())
     }
 
     /// Leaves the new nodes in the graph.

@@ -1,10 +1,11 @@
-//! No task answers as the base model does: an adapter that matched no module, or a `task_id` that is ignored, would.
+//! No task answers as the base model does: an adapter that matched no module, or a `task_id` that is ignored, would. The task that is the
+//! base model does.
 
 use super::compare::rounded;
 use super::subject::Subject;
 use crate::{Inputs, Padding, Row, RuntimeError};
-
 use ndarray::{Array3, ArrayView1, s};
+use pemlc_artifact::BASE_TASK;
 use pemlc_artifact::artifact::CheckResult;
 
 const NAME: &str = "differs-from-base";
@@ -31,8 +32,12 @@ pub(crate) fn check(subject: &mut Subject<'_>) -> Result<Vec<CheckResult>, Runti
         }
         // Below the tolerance, the base model's answer and the task's cannot be told apart.
         let same = |difference: f64| difference <= subject.tolerance;
-        let passed = compared && !runtime.is_nan() && !same(trainer) && !same(runtime);
-        let mut detail = if same(trainer) {
+        let is_base = name == BASE_TASK;
+        let passed = compared && !runtime.is_nan() && (is_base || !same(trainer) && !same(runtime));
+        let mut detail = if is_base {
+            // How near it is, in proportion where logits are large, is what prefill checks.
+            "the base model itself: max_abs is how far the runtime is from it".to_owned()
+        } else if same(trainer) {
             "base model answering in place of task: the trainer's own logits are the base model's".to_owned()
         } else if !compared {
             "prefill left no answers to compare".to_owned()

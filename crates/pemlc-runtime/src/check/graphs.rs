@@ -15,6 +15,10 @@ pub(super) struct Expected<'a> {
     pub(super) probes: &'a Probes,
     pub(super) tasks: &'a [String],
     pub(super) tolerance: f64,
+    /// Against the trainer.
+    pub(super) trainer_tolerance: f64,
+    /// Whether rows of a batch must have one task.
+    pub(super) one_task_per_batch: bool,
 }
 
 /// Checks one graph. `session` is `model.onnx` on the same runtime.
@@ -70,7 +74,7 @@ fn pinned(
     options: &OpenOptions,
 ) -> Result<Vec<CheckResult>, RuntimeError> {
     let name = record.task.as_deref().unwrap_or_default();
-    let mut comparison = Comparison::new(expected.tolerance);
+    let mut comparison = Comparison::new(expected.trainer_tolerance);
     let Some(task) = expected.tasks.iter().position(|task| task == name) else {
         comparison.fail(|| format!("{} is of task `{name}`, which the artifact does not have", record.file));
         return Ok(vec![comparison.result(&record.file, Some(name), "runtime against trainer")]);
@@ -114,7 +118,7 @@ fn unadapted(
     }])
 }
 
-/// Every probe's tokens as a prompt, all in one batch, against likelihoods from the logits of `model.onnx`.
+/// Every probe's tokens as a prompt, all in one batch or one for each task, against likelihoods from the logits of `model.onnx`.
 fn scorer(
     session: &mut dyn Session,
     path: &Path,
@@ -126,11 +130,26 @@ fn scorer(
     let mut graph = Scorer::open(session.kind(), path, options)?;
     let row = |probe: usize| Row { tokens: &probes.tokens[probe], task_id: probes.tasks[probe] as i64 };
     let rows: Vec<Row<'_>> = (0..probes.tokens.len()).map(row).collect();
-    let found = graph.scores(&rows, probes.longest(), Padding::Left)?;
+    let mut found = vec![Vec::new(); rows.len()];
+    let all = || (0..rows.len()).collect::<Vec<usize>>();
+    let batches: Vec<Vec<usize>> = match expected.one_task_per_batch {
+        true => (0..expected.tasks.len()).map(|task| probes.of_task(task).collect()).collect(),
+        false => vec![all()],
+    };
+    for batch in batches {
+        let own: Vec<Row<'_>> = batch.iter().map(|probe| rows[*probe]).collect();
+        let scores = graph.scores(&own, probes.longest(), Padding::Left)?;
+        for (probe, scores) in batch.iter().zip(scores.rows()) {
+            found[*probe] = scores.to_vec();
+        }
+    }
     let mut per_task = PerTask::new(expected.tasks, expected.tolerance);
     for (probe, row) in rows.iter().enumerate() {
         let task = probes.tasks[probe];
         let answers = record.answers.get(task).map_or(&[][..], Vec::as_slice);
+        if answers.is_empty() {
+            continue;
+        }
         let mut likelihoods = Vec::with_capacity(answers.len());
         for answer in answers {
             let read = answer.len().saturating_sub(1);
@@ -147,8 +166,9 @@ fn scorer(
             let scores = score(session, &[request])?;
             likelihoods.push(scores.iter().flatten().map(|token| token.log_probability).sum::<f64>() as f32);
         }
-        let own = found.slice(s![probe, ..answers.len().min(found.ncols())]);
-        per_task.of(task).add(own, ArrayView1::from(&likelihoods), || format!("probe {probe}"));
+        let own = found[probe].get(..answers.len()).unwrap_or_default();
+        let likelihoods = ArrayView1::from(&likelihoods);
+        per_task.of(task).add(ArrayView1::from(own), likelihoods, || format!("probe {probe}"));
     }
     Ok(per_task.results(&record.file, "log-likelihoods against model.onnx"))
 }

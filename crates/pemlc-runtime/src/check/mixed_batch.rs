@@ -24,7 +24,7 @@ pub(crate) fn check(subject: &mut Subject<'_>) -> Result<Vec<CheckResult>, Runti
             let batch_size = batch.len();
             for (index, &position) in known.positions[probe].iter().enumerate() {
                 let found = outputs.logits.slice(s![row, position, ..]);
-                comparison.add(found, known.logits(probe, index), || {
+                comparison.add_within(subject.trainer_tolerance, found, known.logits(probe, index), || {
                     format!("against the trainer, probe {probe}, position {position} (row {row} of {batch_size}, sequence {length})")
                 });
             }

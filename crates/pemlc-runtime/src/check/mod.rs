@@ -1,6 +1,7 @@
 //! Holds an artifact to the trainer's probes on every runtime asked for.
 
 mod bad_task_id;
+mod by_task;
 mod cached_decode;
 mod compare;
 mod differs_from_base;
@@ -9,6 +10,7 @@ mod fuzz;
 mod graphs;
 mod left_padding;
 mod mixed_batch;
+mod one_task_per_batch;
 mod prefill;
 mod probes;
 mod shapes;
@@ -16,7 +18,8 @@ mod subject;
 
 pub use files::{CheckError, record};
 
-use crate::{OpenOptions, RuntimeError, RuntimeKind, open};
+use crate::{OpenOptions, RuntimeError, RuntimeKind, Session, open};
+use by_task::ByTask;
 use compare::rounded;
 use pemlc_artifact::artifact::{
     ArtifactManifest, ArtifactPaths, CheckResult, GraphRecord, RuntimeValidation, Validation,
@@ -42,7 +45,8 @@ pub const DEFAULT_DRAWN: usize = 4;
 pub struct CheckOptions {
     /// Runtimes, in the order in which they run; absent for those of [`DEFAULT_RUNTIMES`] that the artifact is for.
     pub runtimes: Option<Vec<RuntimeKind>>,
-    /// Largest absolute logit difference allowed; absent, what the artifact's number type is allowed, or else [`DEFAULT_TOLERANCE`].
+    /// Largest absolute logit difference allowed; absent, what the artifact's number type is allowed, or else [`DEFAULT_TOLERANCE`], and
+    /// against the trainer what `pemlc.json` says of approximated deltas.
     pub tolerance: Option<f64>,
     /// Batches of drawn sizes to run: batch 1-9, sequence 1-70, past 0-130, tasks and padding as they come.
     pub drawn: usize,
@@ -85,6 +89,8 @@ pub fn check(dir: &Path, options: &CheckOptions, progress: &mut dyn FnMut(&str))
     let tasks: Vec<String> = manifest.tasks.iter().map(|task| task.name.clone()).collect();
     let probes = Probes::read(&paths.probes(), &tasks, manifest.config.vocab_size)?;
     let tolerance = options.tolerance.or(manifest.tolerance).unwrap_or(DEFAULT_TOLERANCE);
+    let approximated = manifest.approximation.as_ref().map(|found| found.logit_tolerance.max(tolerance));
+    let trainer_tolerance = approximated.filter(|_| options.tolerance.is_none());
     let mut runtimes = Vec::new();
     let runs_on =
         |kind: &RuntimeKind| manifest.runtimes.is_empty() || manifest.runtimes.iter().any(|name| name == kind.name());
@@ -96,11 +102,19 @@ pub fn check(dir: &Path, options: &CheckOptions, progress: &mut dyn FnMut(&str))
     let kinds = options.runtimes.as_ref().unwrap_or(&defaults);
     for kind in kinds {
         let positions = manifest.config.max_position_embeddings;
-        let artifact =
-            Artifact { paths: &paths, graphs: &manifest.graphs, probes: &probes, tasks: &tasks, tolerance, positions };
+        let artifact = Artifact {
+            paths: &paths,
+            graphs: &manifest.graphs,
+            probes: &probes,
+            tasks: &tasks,
+            tolerance,
+            trainer_tolerance: trainer_tolerance.unwrap_or(tolerance),
+            positions,
+            one_task_per_batch: manifest.one_task_per_batch,
+        };
         runtimes.push(check_runtime(*kind, &artifact, options, progress)?);
     }
-    Ok(Validation { tolerance, runtimes })
+    Ok(Validation { tolerance, trainer_tolerance, runtimes })
 }
 
 /// What is checked.
@@ -110,8 +124,12 @@ struct Artifact<'a> {
     probes: &'a Probes,
     tasks: &'a [String],
     tolerance: f64,
+    /// Against the trainer.
+    trainer_tolerance: f64,
     /// Most tokens of a row.
     positions: usize,
+    /// Whether rows of a batch must have one task.
+    one_task_per_batch: bool,
 }
 
 fn check_runtime(
@@ -136,8 +154,20 @@ fn check_runtime(
         }
         Err(error) => return Err(error.into()),
     };
-    let mut subject = Subject::new(session.as_mut(), artifact.probes, artifact.tasks, artifact.tolerance);
     let mut checks = Vec::new();
+    if artifact.one_task_per_batch {
+        progress(&format!("{kind}: one-task-per-batch"));
+        let tasks = artifact.tasks.len();
+        match one_task_per_batch::check(session.as_mut(), artifact.probes, tasks, artifact.tolerance) {
+            Ok(results) => checks.extend(results),
+            Err(error) => checks.push(broken("one-task-per-batch", &error)),
+        }
+    }
+    // The other checks mix tasks as they like: such a graph gets each task's rows by themselves.
+    let mut by_task = ByTask(session.as_mut());
+    let direct: &mut dyn Session = if artifact.one_task_per_batch { &mut by_task } else { &mut *by_task.0 };
+    let tolerances = (artifact.tolerance, artifact.trainer_tolerance);
+    let mut subject = Subject::new(direct, artifact.probes, artifact.tasks, tolerances);
     for (name, check) in CHECKS {
         progress(&format!("{kind}: {name}"));
         match check(&mut subject) {
@@ -152,10 +182,16 @@ fn check_runtime(
             Err(error) => checks.push(broken("drawn-shapes", &error)),
         }
     }
-    let expected = graphs::Expected { probes: artifact.probes, tasks: artifact.tasks, tolerance: artifact.tolerance };
+    let expected = graphs::Expected {
+        probes: artifact.probes,
+        tasks: artifact.tasks,
+        tolerance: artifact.tolerance,
+        trainer_tolerance: artifact.trainer_tolerance,
+        one_task_per_batch: artifact.one_task_per_batch,
+    };
     for record in artifact.graphs {
         progress(&format!("{kind}: {}", record.file));
-        match graphs::check(session.as_mut(), artifact.paths.root(), record, &expected, &options.open) {
+        match graphs::check(subject.session, artifact.paths.root(), record, &expected, &options.open) {
             Ok(results) => checks.extend(results),
             Err(error) => checks.push(broken(&record.file, &error)),
         }

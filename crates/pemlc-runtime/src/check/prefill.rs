@@ -19,7 +19,7 @@ pub(crate) fn check(subject: &mut Subject<'_>) -> Result<Vec<CheckResult>, Runti
                 let mut answers = Array2::zeros((positions.len(), outputs.logits.dim().2));
                 for (index, &position) in positions.iter().enumerate() {
                     let found = outputs.logits.slice(s![row, position, ..]);
-                    per_task.of(task).add(found, known.logits(probe, index), || {
+                    per_task.of(task).add_within(subject.trainer_tolerance, found, known.logits(probe, index), || {
                         format!("probe {probe}, position {position} (batch {}, sequence {length})", batch.len())
                     });
                     answers.row_mut(index).assign(&found);

@@ -28,6 +28,8 @@ pub(crate) struct Subject<'a> {
     pub(crate) probes: &'a Probes,
     pub(crate) tasks: &'a [String],
     pub(crate) tolerance: f64,
+    /// Against the trainer, whose deltas the artifact may hold approximately.
+    pub(crate) trainer_tolerance: f64,
     /// Between 5 and 8 rows that cover as many tasks as they can.
     pub(crate) rows: Vec<LongRow>,
     /// The session's logits at each probe's scored positions `[positions, vocab]`, left by `prefill`.
@@ -38,10 +40,16 @@ pub(crate) struct Subject<'a> {
 }
 
 impl<'a> Subject<'a> {
-    pub(crate) fn new(session: &'a mut dyn Session, probes: &'a Probes, tasks: &'a [String], tolerance: f64) -> Self {
+    /// `tolerance` is for the graph's runs among each other, and for the graph against the trainer.
+    pub(crate) fn new(
+        session: &'a mut dyn Session,
+        probes: &'a Probes,
+        tasks: &'a [String],
+        (tolerance, trainer_tolerance): (f64, f64),
+    ) -> Self {
         let rows = rows(probes, tasks.len());
         let (answers, beginnings) = (BTreeMap::new(), BTreeMap::new());
-        Self { session, probes, tasks, tolerance, rows, answers, beginnings, reference: None }
+        Self { session, probes, tasks, tolerance, trainer_tolerance, rows, answers, beginnings, reference: None }
     }
 
     pub(crate) fn per_task(&self) -> PerTask<'a> {

@@ -62,18 +62,18 @@ fn verdict(validation: &Validation) -> String {
         let names = validation.runtimes.iter().filter(|runtime| runtime.passed == passed);
         names.map(|runtime| runtime.runtime.as_str()).collect::<Vec<_>>().join(", ")
     };
+    let trainer = validation.trainer_tolerance.map(|tolerance| {
+        format!(", {tolerance:.1e} against the trainer, whose deltas this artifact holds approximately (--rank-tolerance)")
+    });
+    let tolerance = format!(
+        "tolerance {:e}{}, in proportion where logits exceed 10",
+        validation.tolerance,
+        trainer.unwrap_or_default()
+    );
     if names(false).is_empty() {
-        format!(
-            "validated: true (every check passed on {}, tolerance {:e}, in proportion where logits exceed 10)",
-            names(true),
-            validation.tolerance
-        )
+        format!("validated: true (every check passed on {}, {tolerance})", names(true))
     } else {
-        format!(
-            "validated: false (failed on {}, tolerance {:e}, in proportion where logits exceed 10)",
-            names(false),
-            validation.tolerance
-        )
+        format!("validated: false (failed on {}, {tolerance})", names(false))
     }
 }
 
@@ -109,7 +109,7 @@ mod tests {
         bad-task-id              -        -        -   yes
         prefill of sst2 failed: position 3 differs
         ");
-        let validation = Validation { tolerance: 1e-4, runtimes: vec![runtime] };
+        let validation = Validation { tolerance: 1e-4, trainer_tolerance: None, runtimes: vec![runtime] };
         assert_eq!(
             verdict(&validation),
             "validated: false (failed on ort-cpu, tolerance 1e-4, in proportion where logits exceed 10)"
