@@ -12,7 +12,7 @@
 
 use crate::config::ModelConfig;
 use crate::hash::FileHash;
-use crate::manifest::{self, ManifestError};
+use crate::manifest::{self, BASE_TASK, ManifestError};
 use crate::run::TaskRecord;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -37,8 +37,14 @@ pub struct ArtifactManifest {
     pub config: ModelConfig,
     /// Method that trained it.
     pub method: String,
-    /// Tasks in `task_id` order.
+    /// Tasks in `task_id` order. The last one may be [`BASE_TASK`], the frozen base model itself.
     pub tasks: Vec<TaskRecord>,
+    /// Whether all rows of a batch must have one task: rows whose `task_id` is another than the first row's are NaN.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub one_task_per_batch: bool,
+    /// What was left out of the tasks' deltas, where a tolerance was given for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approximation: Option<Approximation>,
     /// Opset of the standard operators.
     pub opset: i64,
     /// ONNX IR version.
@@ -68,6 +74,35 @@ pub struct ArtifactManifest {
     pub validated: bool,
     /// Files of this directory, `pemlc.json` excepted.
     pub files: Vec<FileHash>,
+}
+
+/// Deltas that are not quite the trainer's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Approximation {
+    /// The tolerance given: an upper bound of `relative_error` of every task.
+    pub rank_tolerance: f64,
+    /// Largest absolute difference from the trainer's logits that the check allows, where they are at most 10; beyond, it grows in
+    /// proportion. Runs of the graph among each other are held to the tolerance of its number type.
+    pub logit_tolerance: f64,
+    /// One entry a task, in `task_id` order.
+    pub tasks: Vec<TaskApproximation>,
+    /// Projections where no task has a delta any more.
+    pub dropped_sites: Vec<String>,
+}
+
+/// What was left out of one task's deltas.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TaskApproximation {
+    /// The task.
+    pub task: String,
+    /// Ranks of its deltas, the sum over projections.
+    pub ranks: usize,
+    /// How many of them are left.
+    pub kept: usize,
+    /// Frobenius norm of what was left out over that of the task's deltas, all projections together.
+    pub relative_error: f64,
 }
 
 /// A graph beside `model.onnx`.
@@ -103,7 +138,10 @@ impl ArtifactManifest {
     pub fn read(directory: &Path) -> Result<Self, ManifestError> {
         let path = ArtifactPaths::new(directory).manifest();
         let artifact: Self = manifest::read(&path, ARTIFACT_SCHEMA_VERSION)?;
-        manifest::check_task_names(&path, artifact.tasks.iter().map(|task| task.name.as_str()))?;
+        let names: Vec<&str> = artifact.tasks.iter().map(|task| task.name.as_str()).collect();
+        // The base model, if it is a task, is the last.
+        let trained = names.strip_suffix(&[BASE_TASK]).unwrap_or(&names);
+        manifest::check_task_names(&path, trained.iter().copied())?;
         let graphs = artifact.graphs.iter().map(|graph| graph.file.as_str());
         manifest::check_files(&path, artifact.files.iter().map(|file| file.path.as_str()).chain(graphs))?;
         let config = artifact.config.check().map_err(|reason| format!("`config`: {reason}"));
@@ -165,6 +203,9 @@ pub struct Validation {
     /// Largest mean total variation from the trainer's distributions that was allowed, where distortion is what was bounded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_distortion: Option<f64>,
+    /// The same for differences from the trainer, where the artifact's deltas are approximations of its; else `tolerance` holds there too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trainer_tolerance: Option<f64>,
     /// One entry a runtime.
     pub runtimes: Vec<RuntimeValidation>,
 }
@@ -225,7 +266,8 @@ pub struct Distortion {
 /// One check on one runtime.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CheckResult {
-    /// `prefill`, `mixed-batch`, `shapes`, `cached-decode`, `left-padding`, `differs-from-base`, `bad-task-id`, `between-runtimes`.
+    /// `prefill`, `mixed-batch`, `shapes`, `cached-decode`, `left-padding`, `differs-from-base`, `bad-task-id`, `between-runtimes`,
+    /// `one-task-per-batch`.
     pub check: String,
     /// Task, where the check is per task.
     pub task: Option<String>,
@@ -284,6 +326,8 @@ mod tests {
             },
             method: "peml".to_owned(),
             tasks: vec![task("one"), task("two")],
+            one_task_per_batch: false,
+            approximation: None,
             opset: 18,
             ir_version: 8,
             dtype: "f32".to_owned(),
@@ -318,6 +362,15 @@ mod tests {
     }
 
     #[test]
+    fn the_base_model_may_be_the_last_task() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut with_base = manifest();
+        with_base.tasks[1].name = BASE_TASK.to_owned();
+        with_base.write(folder.path()).unwrap();
+        assert_eq!(ArtifactManifest::read(folder.path()).unwrap(), with_base);
+    }
+
+    #[test]
     fn manifests_of_other_versions_and_hostile_names_are_refused() {
         insta::assert_snapshot!(
             [
@@ -330,6 +383,7 @@ mod tests {
                 refused(|manifest| manifest["tasks"][0]["name"] = json!("../../home")),
                 refused(|manifest| manifest["tasks"][0]["name"] = json!("two")),
                 refused(|manifest| manifest["tasks"][0]["name"] = json!("shared")),
+                refused(|manifest| manifest["tasks"][0]["name"] = json!("__base__")),
                 refused(|manifest| manifest["opset"] = json!("eighteen")),
             ]
             .join("\n"), @r#"
@@ -339,6 +393,7 @@ FOLDER/pemlc.json: `schema_version` is missing or not a positive integer
 FOLDER/pemlc.json: task name "../../home" cannot name a folder: use letters, digits, '-', '_' and '.'
 FOLDER/pemlc.json: task "two" is listed twice
 FOLDER/pemlc.json: task name "shared" is the folder of the shared adapter
+FOLDER/pemlc.json: task name "__base__" is the base model's own: pemlc export --include-base adds it
 FOLDER/pemlc.json: invalid type: string "eighteen", expected i64 at line 1 column 814
 "#);
         let missing = ArtifactManifest::read(Path::new("nowhere")).unwrap_err().to_string();

@@ -19,5 +19,5 @@ pub mod tensors;
 
 pub use checkpoint::{Checkpoint, CheckpointError, StoredType, TensorView};
 pub use config::{Family, ModelConfig, Projection};
-pub use manifest::ManifestError;
+pub use manifest::{BASE_TASK, ManifestError};
 pub use schemas::schemas;

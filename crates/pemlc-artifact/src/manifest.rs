@@ -5,6 +5,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::path::{Component, Path, PathBuf};
 
+/// Name of the task that is the frozen base model itself, as `pemlc export --include-base` adds it. No other task may have it.
+pub const BASE_TASK: &str = "__base__";
+
 /// Why a manifest cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
@@ -85,6 +88,11 @@ pub fn check_task_names<'a>(path: &Path, names: impl IntoIterator<Item = &'a str
         }
         if name.eq_ignore_ascii_case("shared") {
             return Err(malformed(format!("task name {name:?} is the folder of the shared adapter")));
+        }
+        if name == BASE_TASK {
+            return Err(malformed(format!(
+                "task name {name:?} is the base model's own: pemlc export --include-base adds it"
+            )));
         }
         if !seen.insert(name) {
             return Err(malformed(format!("task {name:?} is listed twice")));

@@ -88,6 +88,23 @@ impl Probes {
         tensors::write(path, &tensors)
     }
 
+    /// These, and the first probe of each task once more as task `base`'s, whose answers are the untouched base model's.
+    pub fn with_base_task(mut self, base: i64) -> Self {
+        let tasks: std::collections::BTreeSet<i64> = self.task_id.iter().copied().collect();
+        let firsts = tasks.iter().filter_map(|task| self.task_id.iter().position(|own| own == task));
+        let (s, k, v) = (self.length, self.scored, self.vocab_size);
+        for probe in firsts.collect::<Vec<_>>() {
+            self.input_ids.extend_from_within(probe * s..(probe + 1) * s);
+            self.attention_mask.extend_from_within(probe * s..(probe + 1) * s);
+            self.positions.extend_from_within(probe * k..(probe + 1) * k);
+            self.base_logits.extend_from_within(probe * k * v..(probe + 1) * k * v);
+            self.logits.extend_from_slice(&self.base_logits[probe * k * v..(probe + 1) * k * v]);
+            self.task_id.push(base);
+            self.count += 1;
+        }
+        self
+    }
+
     /// Tokens of probe `n` without its padding.
     pub fn tokens(&self, n: usize) -> &[i64] {
         let row = self.row(&self.input_ids, n);
@@ -173,6 +190,15 @@ mod tests {
         let older = Probes { f32_rounding: None, ..probes() };
         older.write(&path).unwrap();
         assert_eq!(Probes::read(&path).unwrap(), older);
+    }
+
+    #[test]
+    fn the_base_model_answers_the_first_probe_of_each_task() {
+        let probes = Probes { task_id: vec![1, 1], ..probes() }.with_base_task(2);
+        assert_eq!((probes.count, &probes.task_id[..]), (3, &[1, 1, 2][..]));
+        assert_eq!(probes.tokens(2), probes.tokens(0));
+        assert_eq!(probes.logits[8..], [0.25; 4]);
+        assert_eq!(probes.check(), Ok(()));
     }
 
     #[test]

@@ -54,7 +54,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<BTreeMap<String, HeaderEntry>, Strin
     let data = 8 + header.len();
     let mut json = serde_json::Deserializer::from_slice(header);
     let entries = Entries { data, file: bytes.len() }.deserialize(&mut json);
-    let entries = entries.and_then(|entries| json.end().map(|()| entries)).map_err(|error| format!("header: {error}"))?;
+    let entries =
+        entries.and_then(|entries| json.end().map(|()| entries)).map_err(|error| format!("header: {error}"))?;
     refuse_overlap(&entries)?;
     Ok(entries)
 }
@@ -104,8 +105,11 @@ impl<'de> Visitor<'de> for Entries {
 
 /// Tensors that share bytes would let a small file stand for any amount of memory.
 fn refuse_overlap(entries: &BTreeMap<String, HeaderEntry>) -> Result<(), String> {
-    let mut places: Vec<(&str, &Range<usize>)> =
-        entries.iter().map(|(name, entry)| (name.as_str(), &entry.bytes)).filter(|(_, bytes)| !bytes.is_empty()).collect();
+    let mut places: Vec<(&str, &Range<usize>)> = entries
+        .iter()
+        .map(|(name, entry)| (name.as_str(), &entry.bytes))
+        .filter(|(_, bytes)| !bytes.is_empty())
+        .collect();
     places.sort_unstable_by_key(|(_, bytes)| bytes.start);
     match places.windows(2).find(|pair| pair[1].1.start < pair[0].1.end) {
         None => Ok(()),

@@ -1,20 +1,25 @@
 //! `pemlc export`: the whole pipeline, from a run directory to an artifact directory.
 
+use crate::base_task::{BaseTaskError, base_task_record};
 use crate::emit::{MODEL_FILE, WriteError};
 use crate::freeze::FreezeError;
 use crate::ir::{Graph, IrError, verify};
-use crate::lower::lower_decoder;
+use crate::lower::{lower_decoder, lower_uniform_decoder};
 use crate::model_card::model_card;
 use crate::outputs::{Extras, companions, lower_extras, write_adapters, write_graphs, write_task_folders};
-use crate::passes::{PassError, PipelineOptions, decoder_passes, run_passes_with};
-use crate::run_source::{RunSource, SourceError};
+use crate::passes::{Lowering, PassError, PipelineOptions, decoder_passes, run_passes_with};
+use crate::rank_reduction::RankReduction;
+use crate::run_source::{Found, RunSource, SourceError};
 use crate::target::{Opset, common_runtimes};
 use crate::trace::{PrintAfter, Trace};
-use pemlc_artifact::artifact::{ARTIFACT_SCHEMA_VERSION, ArtifactManifest, GraphRecord};
+use pemlc_artifact::artifact::{
+    ARTIFACT_SCHEMA_VERSION, Approximation, ArtifactManifest, GraphRecord, TaskApproximation,
+};
 use pemlc_artifact::atomic::{AtomicDir, tidy};
 use pemlc_artifact::hash::{FileHash, hash_directory};
 use pemlc_artifact::manifest::ManifestError;
-use pemlc_artifact::run::{BaseDtype, BaseModel};
+use pemlc_artifact::probes::Probes;
+use pemlc_artifact::run::{BaseDtype, BaseModel, TaskRecord};
 use pemlc_artifact::{Checkpoint, CheckpointError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,6 +27,9 @@ use std::time::Instant;
 
 /// Largest difference allowed between the frozen encoder as compiled and as the trainer evaluated it.
 const ENCODER_TOLERANCE: f64 = 1e-4;
+
+/// Tolerances of logits hold where the largest is at most this, and grow in proportion beyond.
+const TOLERANCE_SCALE: f64 = 10.0;
 
 /// Choices of an export.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +40,10 @@ pub struct ExportOptions {
     pub extras: Extras,
     /// What the passes are told.
     pub pipeline: PipelineOptions,
+    /// Add the frozen base model as the last task.
+    pub include_base: bool,
+    /// Leave out of tasks' own deltas what hardly counts: an upper bound of the relative Frobenius error of each task's. Between 0 and 1.
+    pub rank_tolerance: Option<f64>,
     /// After which passes to keep graphs as text.
     pub print_after: PrintAfter,
 }
@@ -43,6 +55,8 @@ pub struct Exported {
     pub manifest: ArtifactManifest,
     /// What the passes did to each graph.
     pub traces: Vec<Trace>,
+    /// What was left out of tasks' own deltas, where that was asked for.
+    pub reduction: Option<RankReduction>,
 }
 
 /// Why an export failed. Nothing is left at the output path.
@@ -82,6 +96,14 @@ pub enum ExportError {
         /// Largest absolute difference.
         difference: f64,
     },
+    /// The base model cannot be a task.
+    #[error(transparent)]
+    BaseTask(#[from] BaseTaskError),
+    /// A tolerance that is none.
+    #[error(
+        "--rank-tolerance {0} is not between 0 and 1: it is the share of a task's delta that may be left out, 0.01 for a hundredth"
+    )]
+    RankTolerance(f64),
     /// No pass has the name.
     #[error("no pass is called `{name}`; passes are {known}")]
     UnknownPass {
@@ -143,7 +165,11 @@ pub fn export(
     if target.opset < lowest {
         return Err(ExportError::Opset { dtype: precision.name(), lowest, given: target.opset });
     }
-    let passes = decoder_passes(&options.pipeline);
+    if let Some(tolerance) = options.rank_tolerance.filter(|tolerance| !(0.0..1.0).contains(tolerance)) {
+        return Err(ExportError::RankTolerance(tolerance));
+    }
+    let (pipeline, rank_tolerance) = share_tolerance(options);
+    let passes = decoder_passes(&pipeline);
     if let Some(name) = options.print_after.unknown(&passes) {
         let known = passes.iter().map(|pass| pass.name()).collect::<Vec<_>>().join(", ");
         return Err(ExportError::UnknownPass { name: name.to_owned(), known });
@@ -156,13 +182,16 @@ pub fn export(
     }
     clock.done("base model opened and compared with the run's hashes");
 
-    let (normal_form, encoder_difference) = source.normal_form(&checkpoint)?;
+    let Found { normal_form, encoder_difference, reduction } =
+        source.normal_form(&checkpoint, rank_tolerance, options.include_base)?;
     clock.done(&match encoder_difference {
         Some(difference) => format!("prompt encoder frozen, {difference:.1e} from the trainer's evaluation"),
         None => "deltas and prefix read".to_owned(),
     });
 
-    let tasks: Vec<&str> = source.manifest.tasks.iter().map(|task| task.name.as_str()).collect();
+    let mut records = source.manifest.tasks.clone();
+    records.extend(options.include_base.then(base_task_record));
+    let tasks: Vec<&str> = records.iter().map(|task| task.name.as_str()).collect();
     let mut traces = Vec::new();
     let mut compile = |file: &str, graph: &mut Graph| -> Result<(), ExportError> {
         verify(graph)?;
@@ -171,9 +200,11 @@ pub fn export(
         traces.push(trace);
         Ok(())
     };
-    let mut graph = lower_decoder(checkpoint.config(), &normal_form)?;
+    let uniform = options.pipeline.switch.is_uniform();
+    let lower = if uniform { lower_uniform_decoder } else { lower_decoder };
+    let mut graph = lower(checkpoint.config(), &normal_form)?;
     compile(MODEL_FILE, &mut graph)?;
-    let mut extras = lower_extras(&options.extras, checkpoint.config(), &normal_form, &tasks)?;
+    let mut extras = lower_extras(&options.extras, checkpoint.config(), (&normal_form, uniform), &tasks)?;
     for extra in &mut extras {
         compile(&extra.record.file, &mut extra.graph)?;
     }
@@ -190,26 +221,57 @@ pub fn export(
     let normal_form = options.extras.ort_adapters.then_some(normal_form);
     let directory = AtomicDir::new(out).map_err(io_error(out))?;
     let files =
-        write_graphs(&graph, &extras, &checkpoint, (&metadata(&source), options.pipeline.target), directory.path())?;
+        write_graphs(&graph, &extras, &checkpoint, (&metadata(&source, &tasks), pipeline.target), directory.path())?;
     if let Some(normal_form) = normal_form {
         write_adapters(&normal_form, &tasks, directory.path())?;
     }
     let bytes: u64 = files.iter().map(|file| file.bytes).sum();
     clock.done(&format!("model written, {:.1} MB", bytes as f64 / 1e6));
 
-    write_companions(&source, &checkpoint, directory.path())?;
+    write_companions(&source, &checkpoint, options.include_base, directory.path())?;
     if options.extras.task_folders {
         write_task_folders(&tasks, &checkpoint, directory.path())?;
     }
     let graphs = extras.into_iter().map(|extra| extra.record).collect();
-    let manifest =
-        write_manifest(&source, &checkpoint, (files, graphs), options, encoder_difference, directory.path())?;
+    let approximation = options.rank_tolerance.zip(reduction.as_ref()).map(|(tolerance, reduction)| {
+        approximation(tolerance, reduction, &tasks, pipeline.precision.tolerance().unwrap_or_default())
+    });
+    let facts = Facts { records: records.clone(), approximation, encoder_difference };
+    let manifest = write_manifest(&source, &checkpoint, (files, graphs), &pipeline, facts, directory.path())?;
     directory.commit(options.force).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => ExportError::OutputExists(out.to_owned()),
         _ => ExportError::Io { path: out.to_owned(), source: error },
     })?;
     clock.done("artifact directory in place");
-    Ok(Exported { manifest, traces })
+    Ok(Exported { manifest, traces, reduction })
+}
+
+/// A tolerance is for the ranks that are left out, and for bases that tasks share, where such a lowering may be chosen: half for each.
+fn share_tolerance(options: &ExportOptions) -> (PipelineOptions, Option<f64>) {
+    let mut pipeline = options.pipeline.clone();
+    let Some(tolerance) = options.rank_tolerance else { return (pipeline, None) };
+    if !matches!(pipeline.switch.lowering, Lowering::ByCost | Lowering::SharedBasis) {
+        return (pipeline, Some(tolerance));
+    }
+    pipeline.switch.basis_tolerance = tolerance / 2.0;
+    (pipeline, Some(tolerance / 2.0))
+}
+
+/// What `pemlc.json` says of it. An error of a hundredth of a delta moves logits by about a hundredth of what the delta moves them by, which is
+/// no more than they are: so the check allows that much of the largest logit, on top of what the number type needs.
+fn approximation(tolerance: f64, reduction: &RankReduction, tasks: &[&str], of_type: f64) -> Approximation {
+    let of_task = |(reduction, task): (&crate::rank_reduction::TaskReduction, &&str)| TaskApproximation {
+        task: (*task).to_owned(),
+        ranks: reduction.ranks,
+        kept: reduction.kept,
+        relative_error: reduction.relative_error,
+    };
+    Approximation {
+        rank_tolerance: tolerance,
+        logit_tolerance: of_type + TOLERANCE_SCALE * tolerance,
+        tasks: reduction.tasks.iter().zip(tasks).map(of_task).collect(),
+        dropped_sites: reduction.sites_dropped.clone(),
+    }
 }
 
 /// Tells each step with the seconds it took.
@@ -264,8 +326,7 @@ fn open_base(recorded: &BaseModel, given: Option<&Path>) -> Result<Checkpoint, E
     Ok(checkpoint)
 }
 
-fn metadata(source: &RunSource) -> Vec<(String, String)> {
-    let tasks: Vec<&str> = source.manifest.tasks.iter().map(|task| task.name.as_str()).collect();
+fn metadata(source: &RunSource, tasks: &[&str]) -> Vec<(String, String)> {
     vec![
         ("pemlc.base_model".to_owned(), source.manifest.base.name.clone()),
         ("pemlc.method".to_owned(), source.manifest.method.clone()),
@@ -274,7 +335,12 @@ fn metadata(source: &RunSource) -> Vec<(String, String)> {
 }
 
 /// Tokenizer and configuration as the Hugging Face and onnxruntime-genai ecosystems name them, the adapters, the probes.
-fn write_companions(source: &RunSource, checkpoint: &Checkpoint, directory: &Path) -> Result<(), ExportError> {
+fn write_companions(
+    source: &RunSource,
+    checkpoint: &Checkpoint,
+    include_base: bool,
+    directory: &Path,
+) -> Result<(), ExportError> {
     for (name, text) in companions(checkpoint, MODEL_FILE)? {
         let path = directory.join(name);
         std::fs::write(&path, text).map_err(|source| ExportError::Io { path, source })?;
@@ -282,6 +348,11 @@ fn write_companions(source: &RunSource, checkpoint: &Checkpoint, directory: &Pat
     for name in ["adapters", "probes.safetensors"] {
         let (from, to) = (source.paths().root().join(name), directory.join(name));
         copy(&from, &to).map_err(|source| ExportError::Io { path: to, source })?;
+    }
+    if include_base && source.paths().probes().exists() {
+        let base = i64::try_from(source.manifest.tasks.len()).unwrap_or(i64::MAX);
+        let probes = Probes::read(&source.paths().probes()).map_err(SourceError::from)?;
+        probes.with_base_task(base).write(&directory.join("probes.safetensors")).map_err(SourceError::from)?;
     }
     Ok(())
 }
@@ -305,13 +376,21 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// What an export found out for the manifest.
+struct Facts {
+    /// The task table.
+    records: Vec<TaskRecord>,
+    approximation: Option<Approximation>,
+    encoder_difference: Option<f64>,
+}
+
 /// Writes the model card, then `pemlc.json` with the hashes of all files.
 fn write_manifest(
     source: &RunSource,
     checkpoint: &Checkpoint,
     (model_files, graphs): (Vec<FileHash>, Vec<GraphRecord>),
-    options: &ExportOptions,
-    encoder_difference: Option<f64>,
+    pipeline: &PipelineOptions,
+    facts: Facts,
     directory: &Path,
 ) -> Result<ArtifactManifest, ExportError> {
     let run = &source.manifest;
@@ -322,15 +401,17 @@ fn write_manifest(
         base_licence: run.base.licence.clone(),
         config: checkpoint.config().clone(),
         method: run.method.clone(),
-        tasks: run.tasks.clone(),
-        opset: options.pipeline.target.opset.number(),
-        ir_version: options.pipeline.target.opset.ir_version(),
-        dtype: options.pipeline.precision.name().to_owned(),
-        runtimes: common_runtimes(&[options.pipeline.precision.runtimes(), options.pipeline.target.runtimes()]),
-        tolerance: options.pipeline.precision.tolerance(),
-        max_distortion: options.pipeline.precision.distortion_bound(),
+        tasks: facts.records,
+        one_task_per_batch: pipeline.switch.is_uniform(),
+        approximation: facts.approximation,
+        opset: pipeline.target.opset.number(),
+        ir_version: pipeline.target.opset.ir_version(),
+        dtype: pipeline.precision.name().to_owned(),
+        runtimes: common_runtimes(&[pipeline.precision.runtimes(), pipeline.target.runtimes()]),
+        tolerance: pipeline.precision.tolerance(),
+        max_distortion: pipeline.precision.distortion_bound(),
         profile: "causal-lm".to_owned(),
-        encoder_difference,
+        encoder_difference: facts.encoder_difference,
         graphs,
         validation: None,
         validated: false,

@@ -2,6 +2,7 @@
 //! representation, passes over it, and the ONNX edge. Protobuf stays at that edge; the trainer is not known here.
 #![forbid(unsafe_code)]
 
+mod base_task;
 pub mod deltas;
 pub mod diff;
 pub mod emit;
@@ -11,12 +12,14 @@ pub mod genai;
 pub mod inspect;
 pub mod interpret;
 pub mod ir;
+mod linear_algebra;
 pub mod lower;
 pub mod model_card;
 pub mod normal_form;
 pub mod outputs;
 pub mod passes;
 mod private_scale;
+pub mod rank_reduction;
 pub mod run_source;
 pub mod snapshot;
 pub mod target;

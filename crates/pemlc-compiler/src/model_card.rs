@@ -1,5 +1,6 @@
 //! `README.md` of an artifact: what it is, which tasks it knows, and how to call it.
 
+use pemlc_artifact::BASE_TASK;
 use pemlc_artifact::artifact::ArtifactManifest;
 use std::fmt::Write as _;
 
@@ -16,14 +17,19 @@ pub fn model_card(manifest: &ArtifactManifest) -> String {
     let _ = writeln!(
         card,
         "# {} with {} tasks in one ONNX graph\n\n\
-         `{}` adapted by `{}` and compiled by pemlc {}. The input `task_id` chooses the task of each row of a batch: rows of \
-         different tasks may share a batch. An id that is no task's answers NaN.\n\n\
+         `{}` adapted by `{}` and compiled by pemlc {}. The input `task_id` chooses the task of each row of a batch: {} An id that \
+         is no task's answers NaN.\n\n\
          Licence of the base model: {}.\n",
         one_line(base),
         manifest.tasks.len(),
         one_line(base),
         manifest.method,
         manifest.pemlc_version,
+        if manifest.one_task_per_batch {
+            "all rows of a batch must have one task, and rows of another than the first row's answer NaN."
+        } else {
+            "rows of different tasks may share a batch."
+        },
         licence.map_or_else(|| "not stated by its checkpoint".to_owned(), one_line),
     );
     card.push_str("## Tasks\n\n| task_id | task | metric | base model | adapted |\n|---|---|---|---|---|\n");
@@ -38,6 +44,17 @@ pub fn model_card(manifest: &ArtifactManifest) -> String {
         );
     }
     card.push_str(&distortion(manifest));
+    if manifest.tasks.last().is_some_and(|task| task.name == BASE_TASK) {
+        let _ = writeln!(card, "\n`{BASE_TASK}` is the base model itself, without any delta or prefix.");
+    }
+    if let Some(approximation) = &manifest.approximation {
+        let _ = writeln!(
+            card,
+            "\nUp to {} of each task's delta was left out (`--rank-tolerance`); `pemlc.json` says what, and how far logits are from the \
+             trainer's.",
+            approximation.rank_tolerance
+        );
+    }
     card.push_str("\nTemplates, which the text must follow:\n");
     for task in &manifest.tasks {
         let _ = write!(card, "\n`{}`:\n\n{}", one_line(&task.name), block(&task.template));

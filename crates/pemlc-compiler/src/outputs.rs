@@ -4,7 +4,9 @@ use crate::emit::{DATA_FILE, MODEL_FILE, ort_adapter, write_models};
 use crate::export::ExportError;
 use crate::genai::{GENAI_CONFIG, genai_config};
 use crate::ir::{Graph, IrError, Tensor};
-use crate::lower::{AnswerTokens, lower_adapter_decoder, lower_pinned_decoder, lower_scorer, projection_path};
+use crate::lower::{
+    AnswerTokens, lower_adapter_decoder, lower_pinned_decoder, lower_scorer, lower_uniform_scorer, projection_path,
+};
 use crate::normal_form::{NormalForm, PrefixLayer};
 use crate::target::Target;
 use pemlc_artifact::artifact::{GraphProfile, GraphRecord};
@@ -45,11 +47,11 @@ pub(crate) fn companions(checkpoint: &Checkpoint, graph_file: &str) -> Result<Ve
     Ok(texts)
 }
 
-/// Lowers what `extras` asks for, in a fixed order. `tasks` are the names in `task_id` order.
+/// Lowers what `extras` asks for, in a fixed order. `tasks` are the names in `task_id` order; `uniform` says that a batch has one task.
 pub(crate) fn lower_extras(
     extras: &Extras,
     config: &ModelConfig,
-    normal_form: &NormalForm,
+    (normal_form, uniform): (&NormalForm, bool),
     tasks: &[&str],
 ) -> Result<Vec<ExtraGraph>, IrError> {
     let record = |file: String, profile, task: Option<&str>| GraphRecord {
@@ -60,7 +62,12 @@ pub(crate) fn lower_extras(
     };
     let mut graphs = Vec::new();
     if let Some(answers) = &extras.scorer {
-        let graph = lower_scorer(config, normal_form, answers)?;
+        // A task without answers, as the base model is, has no score.
+        let mut answers = answers.clone();
+        answers.resize(tasks.len(), Vec::new());
+        let answers = &answers;
+        let lower = if uniform { lower_uniform_scorer } else { lower_scorer };
+        let graph = lower(config, normal_form, answers)?;
         graphs.push(ExtraGraph {
             record: GraphRecord {
                 answers: answers.clone(),

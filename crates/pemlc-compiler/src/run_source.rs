@@ -1,10 +1,12 @@
 //! The run directory as the compiler reads it. Methods disappear here: what leaves is a normal form.
 
+use crate::base_task::add_base_task;
 use crate::deltas;
 use crate::export::{ExportError, accept_encoder};
 use crate::freeze::{FreezeError, freeze_encoder, largest_difference, stack_trained};
 use crate::normal_form::{NormalForm, Prefix};
 use crate::private_scale::private_scales;
+use crate::rank_reduction::{RankReduction, reduce_ranks};
 use pemlc_artifact::hash::first_difference;
 use pemlc_artifact::manifest::ManifestError;
 use pemlc_artifact::peft::{LoraAdapter, PeftError};
@@ -60,6 +62,15 @@ pub enum SourceError {
     Adapter(#[from] PeftError),
 }
 
+/// What training found, as the compiler takes it.
+pub(crate) struct Found {
+    pub(crate) normal_form: NormalForm,
+    /// How far the compiler's evaluation of the frozen encoder is from the trainer's.
+    pub(crate) encoder_difference: Option<f64>,
+    /// What was left out of tasks' own deltas, where that was asked for.
+    pub(crate) reduction: Option<RankReduction>,
+}
+
 /// An open run directory.
 pub(crate) struct RunSource {
     pub(crate) manifest: RunManifest,
@@ -90,15 +101,25 @@ impl RunSource {
         &self.paths
     }
 
-    /// What training found, and how far the compiler's evaluation of the frozen encoder is from the trainer's.
-    pub(crate) fn normal_form(&self, checkpoint: &Checkpoint) -> Result<(NormalForm, Option<f64>), ExportError> {
+    /// What training found.
+    /// `rank_tolerance` leaves out of tasks' own deltas what it allows; `include_base` adds the base model as the last task.
+    pub(crate) fn normal_form(
+        &self,
+        checkpoint: &Checkpoint,
+        rank_tolerance: Option<f64>,
+        include_base: bool,
+    ) -> Result<Found, ExportError> {
         let config = checkpoint.config();
+        let mut factors = BTreeMap::new();
         let mut normal_form = NormalForm { tasks: self.manifest.tasks.len(), ..NormalForm::default() };
         if let Some(lora) = &self.manifest.lora {
             if lora.shared {
                 let adapter = self.adapter(&self.paths.shared_lora(), lora, config)?;
                 normal_form.shared = deltas::shared(&adapter, config);
                 normal_form.magnitudes = deltas::magnitudes(&adapter);
+                if include_base && !normal_form.magnitudes.is_empty() {
+                    factors = private_scales(std::slice::from_ref(&adapter), checkpoint)?;
+                }
             }
             if lora.per_task {
                 let tasks = self.manifest.tasks.iter();
@@ -115,7 +136,12 @@ impl RunSource {
             normal_form.prefix = Some(prefix);
             difference = measured;
         }
-        Ok((normal_form, difference))
+        // Before the base model's: what it takes off must be whole.
+        let reduction = rank_tolerance.map(|tolerance| reduce_ranks(&mut normal_form, tolerance));
+        if include_base {
+            add_base_task(&mut normal_form, &factors)?;
+        }
+        Ok(Found { normal_form, encoder_difference: difference, reduction })
     }
 
     /// The prefix, evaluated from the encoder where there is one, and then its difference from the trainer's evaluation.

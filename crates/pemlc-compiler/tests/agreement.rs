@@ -220,11 +220,125 @@ fn weights_in_whole_numbers() {
 
 #[test]
 fn every_lowering_of_private_deltas() {
-    for lowering in Lowering::ALL {
-        let switch = LowerTaskSwitch { lowering, workloads: Vec::new() };
+    for lowering in Lowering::ALL.into_iter().filter(|lowering| *lowering != Lowering::Scalar) {
+        let switch = LowerTaskSwitch { lowering, ..Default::default() };
         let options = PipelineOptions { switch, ..Default::default() };
         agrees_as(everything(), options.clone(), TOLERANCE);
         let options = PipelineOptions { precision: Precision::F16, ..options };
         agrees_as(everything(), options, 2e-2);
+    }
+}
+
+fn lowered(lowering: Lowering) -> ExportOptions {
+    let switch = LowerTaskSwitch { lowering, ..Default::default() };
+    ExportOptions { pipeline: PipelineOptions { switch, ..Default::default() }, ..Default::default() }
+}
+
+#[test]
+fn every_lowering_of_mixed_ranks_and_targets() {
+    for lowering in Lowering::ALL.into_iter().filter(|lowering| *lowering != Lowering::Scalar) {
+        let prefix = Some(PrefixKind::Table);
+        let spec = Spec { tasks: 4, private: true, mixed: true, prefix, ..Spec::default() };
+        agrees_as(spec, lowered(lowering).pipeline, TOLERANCE);
+    }
+}
+
+/// Rows of the first row's task are answered, others are NaN with their cache, and so are unknown ids.
+#[test]
+fn a_batch_of_one_task() {
+    let specs = [everything(), Spec { tasks: 4, private: true, mixed: true, ..Spec::default() }];
+    for spec in specs {
+        let fixture = Fixture::new(spec);
+        let out = fixture.export_as(lowered(Lowering::Scalar));
+        assert!(pemlc_artifact::artifact::ArtifactManifest::read(&out).unwrap().one_task_per_batch);
+        for mut session in runtime::sessions_on(&out, |_| true) {
+            cached_decode_matches(&fixture, session.as_mut(), spec.tasks, TOLERANCE);
+            unknown_tasks_answer_nan(&fixture, session.as_mut(), spec.tasks, TOLERANCE);
+            for first in 0..spec.tasks {
+                let row = |tokens, task: usize| Row { tokens, task_id: (task % spec.tasks) as i64 };
+                let rows = [row(ROWS[1], first), row(ROWS[0], first + 1), row(ROWS[2], first)];
+                let outputs = session.run(&Inputs::prefill(&rows, 6, Padding::Left)).unwrap();
+                for index in [0, 2] {
+                    let (tokens, start) = (rows[index].tokens, 6 - rows[index].tokens.len());
+                    let expected = reference::logits(&fixture, Some(first), tokens);
+                    assert!(difference(&outputs, index, start, &expected) <= TOLERANCE, "{:?}", session.kind());
+                }
+                assert!(outputs.logits.slice(s![1, .., ..]).iter().all(|logit| logit.is_nan()), "{:?}", session.kind());
+            }
+            // An unknown id in the first row leaves no task for the others.
+            let rows = [Row { tokens: ROWS[0], task_id: -1 }, Row { tokens: ROWS[0], task_id: 0 }];
+            let outputs = session.run(&Inputs::prefill(&rows, 6, Padding::Right)).unwrap();
+            assert!(outputs.logits.iter().all(|logit| logit.is_nan()), "{:?}", session.kind());
+        }
+    }
+}
+
+/// The last task is the base model as it was before anything was trained, whatever was.
+#[test]
+fn the_base_model_as_a_task() {
+    let table = Some(PrefixKind::Table);
+    let specs = [
+        Spec { shared: true, prefix: table, ..Spec::default() },
+        Spec { shared: true, prefix: table, prefix_per_task: false, ..Spec::default() },
+        Spec { shared: true, magnitudes: true, private: true, family: Family::Qwen2, ..Spec::default() },
+        Spec { private: true, mixed: true, ..Spec::default() },
+        Spec { tasks: 1, private: true, ..Spec::default() },
+    ];
+    for (spec, lowering) in specs.into_iter().zip([
+        Lowering::ByCost,
+        Lowering::Gather,
+        Lowering::ByCost,
+        Lowering::Appended,
+        Lowering::Masked,
+    ]) {
+        let fixture = Fixture::new(spec);
+        let out = fixture.export_as(ExportOptions { include_base: true, ..lowered(lowering) });
+        for mut session in runtime::sessions_on(&out, |_| true) {
+            mixed_batches_match(&fixture, session.as_mut(), spec.tasks, TOLERANCE);
+            unknown_tasks_answer_nan(&fixture, session.as_mut(), spec.tasks + 1, TOLERANCE);
+            let rows = [Row { tokens: ROWS[0], task_id: 0 }, Row { tokens: ROWS[0], task_id: spec.tasks as i64 }];
+            let outputs = session.run(&Inputs::prefill(&rows, 6, Padding::Right)).unwrap();
+            for (row, task) in [Some(0), None].into_iter().enumerate() {
+                let found = difference(&outputs, row, 0, &reference::logits(&fixture, task, ROWS[0]));
+                assert!(found <= TOLERANCE, "{spec:?} {:?} {task:?}: {found}", session.kind());
+            }
+        }
+    }
+}
+
+/// What is left out moves logits by little, and by more where more is left out; what is recorded is what was left out.
+#[test]
+fn ranks_that_hardly_count_are_left_out() {
+    let spec = Spec { private: true, ..Spec::default() };
+    let fixture = Fixture::new(spec);
+    let mut found = Vec::new();
+    for tolerance in [0.0, 0.2, 0.6] {
+        let rank_tolerance = Some(tolerance);
+        let out = fixture.export_as(ExportOptions { rank_tolerance, ..lowered(Lowering::Gather) });
+        let manifest = pemlc_artifact::artifact::ArtifactManifest::read(&out).unwrap();
+        let approximation = manifest.approximation.unwrap();
+        for task in &approximation.tasks {
+            assert!(task.relative_error <= tolerance, "{task:?}");
+            assert_eq!(task.kept < task.ranks, tolerance > 0.0, "{task:?}");
+        }
+        let mut session = runtime::sessions_on(&out, |_| true).remove(0);
+        let outputs = session.run(&Inputs::prefill(&mixed_rows(3), 6, Padding::Right)).unwrap();
+        let of_row = |(index, row): (usize, Row<'_>)| {
+            difference(&outputs, index, 0, &reference::logits(&fixture, Some(row.task_id as usize), row.tokens))
+        };
+        found.push(mixed_rows(3).into_iter().enumerate().map(of_row).fold(0.0, f64::max));
+    }
+    assert!(found[0] <= TOLERANCE && found[0] < found[1] && found[1] < found[2], "{found:?}");
+}
+
+#[test]
+fn a_tolerance_that_is_none_is_refused() {
+    let fixture = Fixture::new(Spec { private: true, ..Spec::default() });
+    for tolerance in [-0.1, 1.0, f64::NAN] {
+        let options = ExportOptions { rank_tolerance: Some(tolerance), ..Default::default() };
+        let out = fixture.folder.path().join("refused");
+        let error = pemlc_compiler::export(&fixture.run(), None, &out, &options, &mut |_| {}).unwrap_err();
+        assert!(error.to_string().contains("is not between 0 and 1"), "{error}");
+        assert!(!out.exists());
     }
 }

@@ -35,6 +35,7 @@ fn found_by(fault: Fault) -> &'static [&'static str] {
         Fault::IgnoresTask => &["prefill", "mixed-batch"],
         Fault::AnswersAsBase => &["prefill", "mixed-batch", "differs-from-base"],
         Fault::TakesFirstRowsTask => &["mixed-batch", "bad-task-id"],
+        Fault::RefusesOtherTasks => &["mixed-batch", "shapes", "bad-task-id"],
         Fault::WrongLogits => &["prefill", "mixed-batch"],
         Fault::FrozenBatch => &["shapes"],
         Fault::FrozenSequence => &["shapes", "cached-decode", "left-padding"],
@@ -84,6 +85,35 @@ fn right_artifact_passes(kind: RuntimeKind) -> Outcome {
     }
     assert!(runtime.passed);
     Ok(())
+}
+
+/// Of an artifact whose manifest says that rows of a batch must have one task.
+fn one_task_per_batch(kind: RuntimeKind) -> Outcome {
+    let failures_of = |fault| -> Result<Vec<String>, Box<dyn std::error::Error>> {
+        let dir = tempfile::tempdir()?;
+        artifact::write_as(dir.path(), fault, true)?;
+        let options = CheckOptions { runtimes: Some(vec![kind]), ..CheckOptions::default() };
+        Ok(failures(only(&check(dir.path(), &options, &mut |_| ())?)))
+    };
+    assert!(failures_of(Fault::RefusesOtherTasks)?.is_empty());
+    // A graph that answers the other rows, whichever way, is not what the manifest says.
+    assert_eq!(failures_of(Fault::None)?, ["one-task-per-batch"]);
+    assert_eq!(failures_of(Fault::TakesFirstRowsTask)?, ["one-task-per-batch"]);
+    assert_eq!(failures_of(Fault::AnswersUnknownTask)?, ["one-task-per-batch", "bad-task-id"]);
+    Ok(())
+}
+
+#[test]
+fn batches_of_one_task_on_tract() -> Outcome {
+    one_task_per_batch(RuntimeKind::Tract)
+}
+
+#[test]
+fn batches_of_one_task_on_onnx_runtime() -> Outcome {
+    if !ort_available() {
+        return Ok(());
+    }
+    one_task_per_batch(RuntimeKind::OrtCpu)
 }
 
 #[test]

@@ -219,7 +219,7 @@ fn task_low_rank(inputs: &[&ValueType]) -> Result<ValueType, String> {
     require(up, x.dtype)?;
     match (x.shape.as_slice(), index.shape.as_slice(), down.shape.as_slice(), up.shape.as_slice()) {
         ([batch, sequence, width], [rows], [tasks, inner, rank], [up_tasks, up_rank, out])
-            if (batch, width, tasks, rank) == (rows, inner, up_tasks, up_rank) =>
+            if (width, tasks, rank) == (inner, up_tasks, up_rank) && (batch == rows || *rows == Dim::from(1)) =>
         {
             Ok(ValueType { dtype: x.dtype, shape: vec![batch.clone(), sequence.clone(), out.clone()] })
         }

@@ -117,7 +117,8 @@ pub enum Op {
         axis: usize,
     },
     /// `x` `[batch, sequence, in]`, `index` i64 `[batch]`, `down` `[tasks, in, rank]`, `up` `[tasks, rank, out]`: each row of `x` through
-    /// its own task's product, `x_b down_t up_t`. No runtime has it: a pass chooses a lowering for each.
+    /// its own task's product, `x_b down_t up_t`; all rows through one task's where `index` is `[1]`. No runtime has it: a pass chooses
+    /// a lowering for each.
     TaskLowRank,
     /// Axis `i` of the result is axis `permutation[i]` of the input.
     Transpose {

@@ -17,6 +17,11 @@ pub fn lower_decoder(config: &ModelConfig, normal_form: &NormalForm) -> Result<G
     causal_lm(config, normal_form, TaskInput::Id)
 }
 
+/// As [`lower_decoder`], for batches of one task: rows whose `task_id` is another than the first row's are NaN.
+pub fn lower_uniform_decoder(config: &ModelConfig, normal_form: &NormalForm) -> Result<Graph, IrError> {
+    causal_lm(config, normal_form, TaskInput::FirstRow)
+}
+
 /// As [`lower_decoder`], of a normal form with one task: a graph without `task_id`, for stacks that cannot send it.
 pub fn lower_pinned_decoder(config: &ModelConfig, normal_form: &NormalForm) -> Result<Graph, IrError> {
     causal_lm(config, normal_form, TaskInput::Pinned)

@@ -11,7 +11,7 @@ mod rotary;
 mod scorer;
 mod task_switch;
 
-pub use decoder::{lower_adapter_decoder, lower_decoder, lower_pinned_decoder};
+pub use decoder::{lower_adapter_decoder, lower_decoder, lower_pinned_decoder, lower_uniform_decoder};
 pub(crate) use linear::path as projection_path;
 pub use prompt_encoder::{EncoderError, EncoderWeights, lower_prompt_encoder};
-pub use scorer::{AnswerTokens, lower_scorer};
+pub use scorer::{AnswerTokens, lower_scorer, lower_uniform_scorer};

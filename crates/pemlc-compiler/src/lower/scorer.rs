@@ -21,6 +21,24 @@ pub type AnswerTokens = Vec<Vec<Vec<u32>>>;
 /// Lowers a scorer: inputs `input_ids`, `attention_mask`, `position_ids` (all i64 `[batch, sequence]`) and `task_id` i64 `[batch]`, output
 /// `scores` f32 `[batch, answers]`: log-likelihoods of the task's answers, minus infinity where it has fewer than the most.
 pub fn lower_scorer(config: &ModelConfig, normal_form: &NormalForm, answers: &AnswerTokens) -> Result<Graph, IrError> {
+    scorer(config, normal_form, answers, TaskInput::Id)
+}
+
+/// As [`lower_scorer`], for batches of one task: rows whose `task_id` is another than the first row's are NaN.
+pub fn lower_uniform_scorer(
+    config: &ModelConfig,
+    normal_form: &NormalForm,
+    answers: &AnswerTokens,
+) -> Result<Graph, IrError> {
+    scorer(config, normal_form, answers, TaskInput::FirstRow)
+}
+
+fn scorer(
+    config: &ModelConfig,
+    normal_form: &NormalForm,
+    answers: &AnswerTokens,
+    task: TaskInput,
+) -> Result<Graph, IrError> {
     let mut builder = Builder::new("scorer");
     let b = &mut builder;
     let tables = Tables::new(answers);
@@ -28,7 +46,7 @@ pub fn lower_scorer(config: &ModelConfig, normal_form: &NormalForm, answers: &An
     let input_ids = b.input("input_ids", tokens.clone());
     let attention_mask = b.input("attention_mask", tokens.clone());
     let position_ids = b.input("position_ids", tokens);
-    let switch = TaskSwitch::new(b, normal_form.tasks, TaskInput::Id, position_ids)?;
+    let switch = TaskSwitch::new(b, normal_form.tasks, task, position_ids)?;
     let mask = Mask::new(b, position_ids, attention_mask)?;
     let prompt = Prompt::new(b, attention_mask, position_ids)?;
     let (ids, positions, mask, asked) = if tables.slots == 0 {

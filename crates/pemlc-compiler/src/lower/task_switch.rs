@@ -8,8 +8,10 @@ use std::sync::Arc;
 /// How a graph learns a row's task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TaskInput {
-    /// From the input `task_id`.
+    /// From the input `task_id`: rows of a batch may differ.
     Id,
+    /// From the first row's `task_id`, which is the whole batch's: other rows are no task's.
+    FirstRow,
     /// There is one task, and it is in the graph.
     Pinned,
     /// One task's tensors are brought by an adapter.
@@ -21,6 +23,8 @@ pub(crate) enum TaskInput {
 pub(crate) struct TaskSwitch {
     /// i64 `[batch]`: the task of each row, 0 in place of an id that is no task's.
     pub(crate) index: ValueId,
+    /// i64 `[batch]` or, where the whole batch has one task, `[1]`: whose deltas are computed.
+    delta_index: ValueId,
     /// f32 `[batch, 1, 1]`: 1 for a task's row, NaN for any other; absent when no id comes in.
     guard: Option<ValueId>,
     task: TaskInput,
@@ -38,22 +42,37 @@ impl TaskSwitch {
         position_ids: ValueId,
     ) -> Result<Self, IrError> {
         let zero = builder.scalar_i64(0)?;
-        if task != TaskInput::Id {
+        if matches!(task, TaskInput::Pinned | TaskInput::Adapter) {
             let zeros = builder.mul("task.zeros", position_ids, zero)?;
             let zeros = builder.node("task.zero", Op::ReduceSum { axes: vec![1] }, &[zeros])?;
             let index = builder.reshape("task.index", zeros, &[None])?;
-            return Ok(Self { index, guard: None, task });
+            return Ok(Self { index, delta_index: index, guard: None, task });
         }
         let task_id = builder.input("task_id", ValueType::new(DType::I64, [Symbol::Batch]));
         let count = builder.scalar_i64(i64::try_from(tasks).unwrap_or(i64::MAX))?;
         let not_negative = builder.compare("task.not_negative", Comparison::GreaterOrEqual, task_id, zero)?;
         let known = builder.compare("task.below_count", Comparison::Less, task_id, count)?;
-        let valid = builder.node("task.valid", Op::And, &[not_negative, known])?;
+        let mut valid = builder.node("task.valid", Op::And, &[not_negative, known])?;
+        let first_row = match task {
+            TaskInput::FirstRow => Some(builder.constant("task.first_row", &Arc::new(Tensor::vector_i64(vec![0])))?),
+            _ => None,
+        };
+        if let Some(first_row) = first_row {
+            let first = builder.gather("task.first", 0, task_id, first_row)?;
+            let at_least = builder.compare("task.at_least_first", Comparison::GreaterOrEqual, task_id, first)?;
+            let at_most = builder.compare("task.at_most_first", Comparison::LessOrEqual, task_id, first)?;
+            let same = builder.node("task.as_first", Op::And, &[at_least, at_most])?;
+            valid = builder.node("task.valid_as_first", Op::And, &[valid, same])?;
+        }
         let index = builder.node("task.index", Op::Where, &[valid, task_id, zero])?;
+        let delta_index = match first_row {
+            Some(first_row) => builder.gather("task.index_of_run", 0, index, first_row)?,
+            None => index,
+        };
         let (one, nan) = (builder.scalar_f32(1.0)?, builder.scalar_f32(f32::NAN)?);
         let guard = builder.node("task.guard", Op::Where, &[valid, one, nan])?;
         let guard = builder.unsqueeze("task.guard_rows", guard, &[1, 2])?;
-        Ok(Self { index, guard: Some(guard), task })
+        Ok(Self { index, delta_index, guard: Some(guard), task })
     }
 
     /// Rows of `embeddings` for `input_ids`: f32 `[batch, sequence, hidden]`, NaN in the rows of unknown tasks.
@@ -79,7 +98,7 @@ impl TaskSwitch {
                 let shape = std::iter::once(1).chain(tensor.shape().iter().skip(1).copied());
                 builder.brought_by_adapter(name, shape.collect())
             }
-            TaskInput::Id | TaskInput::Pinned => builder.constant(name, tensor),
+            TaskInput::Id | TaskInput::FirstRow | TaskInput::Pinned => builder.constant(name, tensor),
         }
     }
 
@@ -129,6 +148,6 @@ impl TaskSwitch {
         }
         let down = builder.constant(down_name, &delta.down)?;
         let up = builder.constant(up_name, &delta.up)?;
-        builder.node(delta_name, Op::TaskLowRank, &[x, self.index, down, up])
+        builder.node(delta_name, Op::TaskLowRank, &[x, self.delta_index, down, up])
     }
 }

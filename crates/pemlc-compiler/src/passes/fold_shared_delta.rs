@@ -1,5 +1,5 @@
-//! Moves a delta that every task has into the weight: `x W + (x A) B` becomes `x (W + A B)`. The sum is made in f32 when the file is
-//! written; it costs nothing at run time.
+//! Moves a delta that every task has into the weight: `x W + (x A) B` becomes `x (W + A B)`, and so it does where the delta is of tasks and
+//! there is one. The sum is made in f32 when the file is written; it costs nothing at run time.
 
 use super::{Outcome, Pass};
 use crate::ir::{Binary, Expression, Graph, Node, Op, Tensor, ValueId};
@@ -77,13 +77,28 @@ fn find(graph: &Graph, makers: &BTreeMap<ValueId, usize>, add: usize) -> Option<
         return None;
     }
     let (x, weight) = product(base)?;
-    let (hidden, up) = product(change)?;
-    let (hidden_x, down) = product(hidden)?;
+    let (change_x, down, up) = match product(change) {
+        Some((hidden, up)) => {
+            let (x, down) = product(hidden)?;
+            (x, constant(down)?, constant(up)?)
+        }
+        None => of_one_task(graph, &graph.nodes[*makers.get(&change)?])?,
+    };
     let is_weight = graph.initialisers.contains_key(&weight) && graph.value(weight).value_type.rank() == 2;
-    if !is_weight || hidden_x != x {
+    if !is_weight || change_x != x {
         return None;
     }
-    Some(Match { add, x, weight, down: constant(down)?, up: constant(up)? })
+    Some(Match { add, x, weight, down, up })
+}
+
+/// `x`, `down` and `up` of the delta of the one task that there is. Its index is 0, which the guard sees to.
+fn of_one_task(graph: &Graph, node: &Node) -> Option<(ValueId, Arc<Tensor>, Arc<Tensor>)> {
+    let [x, _, down, up] = node.inputs[..] else { return None };
+    let matrix = |id: ValueId| {
+        let stack = graph.constant_of(id).filter(|stack| stack.shape().first() == Some(&1))?;
+        Some(Arc::new(stack.as_ref().clone().without_first_axis()))
+    };
+    if node.op == Op::TaskLowRank { Some((x, matrix(down)?, matrix(up)?)) } else { None }
 }
 
 #[cfg(test)]

@@ -65,8 +65,8 @@ pub struct PipelineOptions {
 /// The passes that a lowered decoder goes through, in order.
 pub fn decoder_passes(options: &PipelineOptions) -> Vec<Box<dyn Pass>> {
     vec![
-        Box::new(options.switch.clone()),
         Box::new(FoldSharedDelta),
+        Box::new(options.switch.clone()),
         Box::new(FoldConstants),
         Box::new(Deduplicate),
         Box::new(DeadCode),
@@ -79,11 +79,14 @@ pub fn decoder_passes(options: &PipelineOptions) -> Vec<Box<dyn Pass>> {
 pub fn by_name(name: &str) -> Option<Box<dyn Pass>> {
     let narrow = |precision| Box::new(ChoosePrecision(precision)) as Box<dyn Pass>;
     let quantise = |precision, operators| Box::new(Quantise { precision, operators }) as Box<dyn Pass>;
-    let lower = |lowering| Box::new(LowerTaskSwitch { lowering, workloads: Vec::new() }) as Box<dyn Pass>;
+    let lower = |lowering| Box::new(LowerTaskSwitch { lowering, ..Default::default() }) as Box<dyn Pass>;
     match name {
         "lower_task_switch" => Some(lower(Lowering::ByCost)),
         "lower_task_switch=gather" => Some(lower(Lowering::Gather)),
         "lower_task_switch=masked" => Some(lower(Lowering::Masked)),
+        "lower_task_switch=appended" => Some(lower(Lowering::Appended)),
+        "lower_task_switch=shared-basis" => Some(lower(Lowering::SharedBasis)),
+        "lower_task_switch=scalar" => Some(lower(Lowering::Scalar)),
         "fold_shared_delta" => Some(Box::new(FoldSharedDelta)),
         "fold_constants" => Some(Box::new(FoldConstants)),
         "deduplicate" => Some(Box::new(Deduplicate)),

@@ -64,6 +64,15 @@ impl<'a> Rewriter<'a> {
         self.graph.initialisers.remove(&id)
     }
 
+    /// Makes `expression` the initialiser `id`, whose name stays and whose type becomes the expression's. The verifier looks at its readers.
+    pub(crate) fn put_initialiser(&mut self, id: ValueId, expression: Expression) -> Result<(), IrError> {
+        let name = self.name(id).to_owned();
+        let value_type = expression.value_type().map_err(|reason| IrError::Initialiser { name, reason })?;
+        self.graph.values[id.0].value_type = value_type;
+        self.graph.initialisers.insert(id, expression);
+        Ok(())
+    }
+
     /// Leaves the new nodes in the graph.
     pub(crate) fn finish(self) {
         self.graph.nodes = self.nodes;

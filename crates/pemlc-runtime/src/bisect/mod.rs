@@ -105,8 +105,8 @@ pub fn bisect(
     let (failed, case) = {
         progress("loading the graph on both");
         let session = |side: usize| open(sides[side].runtime, &models[side], &options.open).map_err(CheckError::from);
-        let mut pair = Pair::new([session(0)?, session(1)?], prepared.tolerance, prepared.tasks.len());
-        let checks = prepared.battery(&mut pair, &options, "both", progress);
+        let mut pair = Pair::new([session(0)?, session(1)?], prepared.tolerances.base(), prepared.tasks.len());
+        let checks = prepared.battery(&mut pair, None, &options, "both", progress).checks;
         let failed = checks.iter().filter(|check| !check.passed);
         let failed = failed.map(|check| {
             let task = check.task.as_deref().map(|task| format!(" of {task}")).unwrap_or_default();
@@ -123,7 +123,7 @@ pub fn bisect(
         verdict,
     };
     let Some((case, runs)) = case else { return Ok(done(None, false, Verdict::Same)) };
-    let described = Some(describe(&case, &names, prepared.tolerance, runs));
+    let described = Some(describe(&case, &names, prepared.tolerances.base(), runs));
     let beyond = case.excess > 1.0;
     if let Some(failure) = &case.error {
         let (runtime, message) = (names[failure.side].clone(), failure.message.clone());

@@ -9,7 +9,8 @@ use pemlc_artifact::artifact::CheckResult;
 const BOTH: f64 = 2.0;
 
 pub(crate) fn check(subject: &Subject<'_>, other: RuntimeKind, expected: &Answers) -> Vec<CheckResult> {
-    let mut per_task = PerTask::new(subject.tasks, BOTH * subject.tolerance);
+    let tolerances = subject.tolerances.times(BOTH);
+    let mut per_task = PerTask::new(subject.tasks, &tolerances);
     for (probe, answers) in &subject.answers {
         if let Some(expected) = expected.get(probe) {
             let comparison = per_task.of(subject.probes.tasks[*probe]);

@@ -29,6 +29,17 @@ impl Comparison {
         expected: ArrayView1<'_, f32>,
         place: impl Fn() -> String,
     ) {
+        self.add_within(self.tolerance, found, expected, place);
+    }
+
+    /// As [`add`](Self::add), with a tolerance of its own.
+    pub(crate) fn add_within(
+        &mut self,
+        tolerance: Tolerance,
+        found: ArrayView1<'_, f32>,
+        expected: ArrayView1<'_, f32>,
+        place: impl Fn() -> String,
+    ) {
         self.positions += 1;
         if found.len() != expected.len() {
             let (found, expected) = (found.len(), expected.len());
@@ -60,7 +71,7 @@ impl Comparison {
         }
         self.max_abs = self.max_abs.max(largest.0);
         self.max_rel = self.max_rel.max(relative);
-        let allowed = self.tolerance.at(scale);
+        let allowed = tolerance.at(scale);
         // Two tokens that the expected logits hold equal up to the tolerance may change places.
         let missed_by = match (expected.get(expected_top), expected.get(found_top)) {
             (Some(&top), Some(&taken)) => f64::from(top) - f64::from(taken),

@@ -1,11 +1,12 @@
-//! No task answers as the base model does: an adapter that matched no module, or a `task_id` that is ignored, would.
+//! No task answers as the base model does: an adapter that matched no module, or a `task_id` that is ignored, would. The task that is the
+//! base model does.
 
 use super::compare::rounded;
 use super::distortion;
 use super::subject::Subject;
 use crate::{Inputs, Padding, Row, RuntimeError};
-
 use ndarray::{Array3, ArrayView1, s};
+use pemlc_artifact::BASE_TASK;
 use pemlc_artifact::artifact::CheckResult;
 
 const NAME: &str = "differs-from-base";
@@ -14,7 +15,7 @@ const TOKENS: usize = 12;
 const MOST_TASKS: usize = 8;
 
 pub(crate) fn check(subject: &mut Subject<'_>) -> Result<Vec<CheckResult>, RuntimeError> {
-    if subject.max_distortion.is_some() {
+    if subject.tolerances.max_distortion().is_some() {
         return Ok(nearer_to_trainer(subject));
     }
     let twins = twins(subject)?;
@@ -35,8 +36,12 @@ pub(crate) fn check(subject: &mut Subject<'_>) -> Result<Vec<CheckResult>, Runti
         }
         // Below the tolerance, the base model's answer and the task's cannot be told apart.
         let same = |difference: f64| difference <= subject.tolerances.of(task).at(0.0);
-        let passed = compared && !runtime.is_nan() && !same(trainer) && !same(runtime);
-        let mut detail = if same(trainer) {
+        let is_base = name == BASE_TASK;
+        let passed = compared && !runtime.is_nan() && (is_base || !same(trainer) && !same(runtime));
+        let mut detail = if is_base {
+            // How near it is, in proportion where logits are large, is what prefill checks.
+            "the base model itself: max_abs is how far the runtime is from it".to_owned()
+        } else if same(trainer) {
             "base model answering in place of task: the trainer's own logits are the base model's".to_owned()
         } else if !compared {
             "prefill left no answers to compare".to_owned()
@@ -74,12 +79,11 @@ fn nearer_to_trainer(subject: &Subject<'_>) -> Vec<CheckResult> {
                 let (own, base) = (found.total_variation, found.base_total_variation);
                 let kept = distortion::keeps_task(&found);
                 let reason = if kept { "" } else { "base model answering in place of task: " };
-                (
-                    kept,
-                    format!(
-                        "{reason}mean total variation from the trainer {own:.4}, of the base model {base:.4}; less than half is kept"
-                    ),
-                )
+                let measured = format!("mean total variation from the trainer {own:.4}, of the base model {base:.4}");
+                match task == BASE_TASK {
+                    true => (true, format!("the base model itself: {measured}")),
+                    false => (kept, format!("{reason}{measured}; less than half is kept")),
+                }
             }
             Err(reason) => (false, reason),
         };

@@ -6,7 +6,7 @@ use ndarray::s;
 use pemlc_artifact::artifact::CheckResult;
 
 pub(crate) fn check(subject: &mut Subject<'_>) -> Result<Vec<CheckResult>, RuntimeError> {
-    let mut per_task = subject.per_task();
+    let (mut per_task, tolerances) = (subject.per_task(), subject.tolerances);
     let length = subject.probes.longest();
     let limit = subject.batch_limit(length);
     // Rows take turns over the tasks, so that neighbours differ wherever there is more than one task.
@@ -22,10 +22,11 @@ pub(crate) fn check(subject: &mut Subject<'_>) -> Result<Vec<CheckResult>, Runti
             let known = subject.probes;
             let comparison = per_task.of(known.tasks[probe]);
             let batch_size = batch.len();
-            let held_to_trainer = subject.max_distortion.is_none();
+            let held_to_trainer = tolerances.max_distortion().is_none();
+            let to_trainer = tolerances.to_trainer(known.tasks[probe]);
             for (index, &position) in known.positions[probe].iter().enumerate().filter(|_| held_to_trainer) {
                 let found = outputs.logits.slice(s![row, position, ..]);
-                comparison.add(found, known.logits(probe, index), || {
+                comparison.add_within(to_trainer, found, known.logits(probe, index), || {
                     format!("against the trainer, probe {probe}, position {position} (row {row} of {batch_size}, sequence {length})")
                 });
             }
@@ -37,6 +38,6 @@ pub(crate) fn check(subject: &mut Subject<'_>) -> Result<Vec<CheckResult>, Runti
         }
     }
     let several = if subject.tasks.len() > 1 { "tasks mixed in a batch" } else { "one task only" };
-    let trainer = if subject.max_distortion.is_none() { "trainer and " } else { "" };
+    let trainer = if tolerances.max_distortion().is_none() { "trainer and " } else { "" };
     Ok(per_task.results("mixed-batch", &format!("{several}, against {trainer}single-task batches")))
 }

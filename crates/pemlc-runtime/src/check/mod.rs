@@ -1,29 +1,38 @@
 //! Holds an artifact to the trainer's probes on every runtime asked for.
 
 mod bad_task_id;
+mod between_runtimes;
+mod by_task;
 mod cached_decode;
 mod compare;
 mod differs_from_base;
+mod distortion;
 mod files;
 mod fuzz;
 mod graphs;
 mod left_padding;
 mod mixed_batch;
+mod one_task_per_batch;
 mod prefill;
 mod probes;
 mod shapes;
 mod subject;
+mod tolerance;
 
 pub use files::{CheckError, record};
 pub use fuzz::Drawn;
 
 use crate::{OpenOptions, RuntimeError, RuntimeKind, Session, open};
+use by_task::ByTask;
 use compare::rounded;
-use pemlc_artifact::artifact::{ArtifactManifest, ArtifactPaths, CheckResult, RuntimeValidation, Validation};
+use pemlc_artifact::artifact::{
+    ArtifactManifest, ArtifactPaths, CheckResult, Distortion, RuntimeValidation, TaskRounding, Validation,
+};
 use probes::Probes;
 use std::path::Path;
 use std::time::Instant;
-use subject::Subject;
+use subject::{Answers, Subject};
+use tolerance::Tolerances;
 
 /// Largest absolute logit difference that f32 graphs are allowed, at positions whose largest logit is at most 10. Beyond, it grows in
 /// proportion: f32 rounds relative to what it rounds, and two f32 runtimes differ by about 1e-4 where logits reach 30.
@@ -41,8 +50,12 @@ pub const DEFAULT_DRAWN: usize = 4;
 pub struct CheckOptions {
     /// Runtimes, in the order in which they run; absent for those of [`DEFAULT_RUNTIMES`] that the artifact is for.
     pub runtimes: Option<Vec<RuntimeKind>>,
-    /// Largest absolute logit difference allowed; absent, what the artifact's number type is allowed, or else [`DEFAULT_TOLERANCE`].
+    /// Largest absolute logit difference allowed; absent, what the artifact's number type is allowed, or else [`DEFAULT_TOLERANCE`], and
+    /// against the trainer what `pemlc.json` says of approximated deltas and of the trainer's own rounding.
     pub tolerance: Option<f64>,
+    /// Largest mean total variation between a task's next-token distributions and the trainer's; absent, what the artifact's number type
+    /// is allowed. Where there is a bound, it takes the place of the comparison of logits with the trainer's.
+    pub max_distortion: Option<f64>,
     /// Batches of drawn sizes to run: batch 1-9, sequence 1-70, past 0-130, tasks, unknown ids and padding as they come.
     pub drawn: Drawn,
     /// How to open the graph.
@@ -51,7 +64,13 @@ pub struct CheckOptions {
 
 impl Default for CheckOptions {
     fn default() -> Self {
-        Self { runtimes: None, tolerance: None, drawn: Drawn::default(), open: OpenOptions::default() }
+        Self {
+            runtimes: None,
+            tolerance: None,
+            max_distortion: None,
+            drawn: Drawn::default(),
+            open: OpenOptions::default(),
+        }
     }
 }
 
@@ -71,7 +90,10 @@ const CHECKS: [(&str, Check); 7] = [
 /// Checks the artifact at `dir`. First the files are compared with the hashes in `pemlc.json`; then every runtime, one at a time, runs
 /// every check. A position passes when no logit differs by more than `tolerance` (times a tenth of
 /// the largest expected logit, where that is above 10) and the argmax is the expected one, or one whose
-/// expected logit lies within `tolerance` of the largest. `progress` sees a line for each check. Nothing is written: see [`record`].
+/// expected logit lies within `tolerance` of the largest. Where f32 itself is further from the exact logits of a task, as the trainer
+/// measured, four times that is allowed of an f32 artifact, unless `options` say a tolerance. With a bound on distortion, the artifact's own
+/// answers are held to each other so, between runtimes too, and to the trainer's by the bound. `progress` sees a line for each check.
+/// Nothing is written: see [`record`].
 ///
 /// # Errors
 /// When the artifact cannot be read, a file has changed, the probes are malformed, or a runtime is not available. A check that fails
@@ -80,10 +102,16 @@ pub fn check(dir: &Path, options: &CheckOptions, progress: &mut dyn FnMut(&str))
     let prepared = Prepared::read(dir, options, progress)?;
     let defaults: Vec<RuntimeKind> = DEFAULT_RUNTIMES.into_iter().filter(|kind| prepared.runs_on(*kind)).collect();
     let mut runtimes = Vec::new();
+    // What the first runtime answered, which others are held to where the trainer's logits are not.
+    let mut first: Option<(RuntimeKind, Answers)> = None;
     for kind in options.runtimes.as_ref().unwrap_or(&defaults) {
-        runtimes.push(check_runtime(*kind, &prepared, options, progress)?);
+        let (validation, answers) = check_runtime(*kind, &prepared, first.as_ref(), options, progress)?;
+        runtimes.push(validation);
+        if prepared.tolerances.max_distortion().is_some() && first.is_none() && !answers.is_empty() {
+            first = Some((*kind, answers));
+        }
     }
-    Ok(Validation { tolerance: prepared.tolerance, runtimes })
+    Ok(prepared.validation(runtimes))
 }
 
 /// An artifact whose files are those that were exported, and what it is held to.
@@ -91,8 +119,18 @@ pub(crate) struct Prepared {
     pub(crate) manifest: ArtifactManifest,
     pub(crate) paths: ArtifactPaths,
     pub(crate) tasks: Vec<String>,
-    pub(crate) tolerance: f64,
+    pub(crate) tolerances: Tolerances,
+    /// Against the trainer, where the artifact holds its deltas approximately.
+    trainer_tolerance: Option<f64>,
     probes: Probes,
+}
+
+/// What one runtime was found to do.
+pub(crate) struct Battery {
+    pub(crate) checks: Vec<CheckResult>,
+    /// What the number type cost each task; empty for f32.
+    distortion: Vec<Distortion>,
+    answers: Answers,
 }
 
 impl Prepared {
@@ -104,8 +142,15 @@ impl Prepared {
         files::verify(&paths, &manifest)?;
         let tasks: Vec<String> = manifest.tasks.iter().map(|task| task.name.clone()).collect();
         let probes = Probes::read(&paths.probes(), &tasks, manifest.config.vocab_size)?;
-        let tolerance = options.tolerance.or(manifest.tolerance).unwrap_or(DEFAULT_TOLERANCE);
-        let prepared = Self { manifest, paths, tasks, tolerance, probes };
+        let stated = options.tolerance.or(manifest.tolerance);
+        let tolerance = stated.unwrap_or(DEFAULT_TOLERANCE);
+        let rounding = |task: usize| if stated.is_none() { probes.rounding(task) } else { None };
+        let approximated = manifest.approximation.as_ref().map(|found| found.logit_tolerance.max(tolerance));
+        let trainer_tolerance = approximated.filter(|_| options.tolerance.is_none());
+        let tolerances = Tolerances::new(tolerance, (0..tasks.len()).map(rounding).collect())
+            .with_approximation(trainer_tolerance)
+            .with_max_distortion(options.max_distortion.or(manifest.max_distortion));
+        let prepared = Self { manifest, paths, tasks, tolerances, trainer_tolerance, probes };
         if let Some(kind) = options.runtimes.iter().flatten().find(|kind| !prepared.runs_on(**kind)) {
             let (dtype, known) = (prepared.manifest.dtype.clone(), prepared.manifest.runtimes.join(", "));
             return Err(CheckError::NotFor { kind: *kind, dtype, known });
@@ -117,16 +162,40 @@ impl Prepared {
         self.manifest.runtimes.is_empty() || self.manifest.runtimes.iter().any(|name| name == kind.name())
     }
 
-    /// Every check of `model.onnx`, which `session` runs. `label` says who it is, for `progress`.
+    /// What `pemlc.json` keeps of a check.
+    fn validation(&self, runtimes: Vec<RuntimeValidation>) -> Validation {
+        let of_task = |(index, task): (usize, &String)| {
+            let (f32_rounding, allowed) = self.tolerances.derived(index)?;
+            Some(TaskRounding { task: task.clone(), f32_rounding: rounded(f32_rounding), allowed: rounded(allowed) })
+        };
+        Validation {
+            tolerance: self.tolerances.base(),
+            rounding: self.tasks.iter().enumerate().filter_map(of_task).collect(),
+            max_distortion: self.tolerances.max_distortion(),
+            trainer_tolerance: self.trainer_tolerance,
+            runtimes,
+        }
+    }
+
+    /// Every check of `model.onnx`, which `session` runs. `first` is what another runtime answered, `label` says who this is, for `progress`.
     pub(crate) fn battery(
         &self,
         session: &mut dyn Session,
+        first: Option<&(RuntimeKind, Answers)>,
         options: &CheckOptions,
         label: &str,
         progress: &mut dyn FnMut(&str),
-    ) -> Vec<CheckResult> {
-        let mut subject = Subject::new(session, &self.probes, &self.tasks, self.tolerance);
+    ) -> Battery {
         let mut checks = Vec::new();
+        if self.manifest.one_task_per_batch {
+            progress(&format!("{label}: one-task-per-batch"));
+            let found = one_task_per_batch::check(session, &self.probes, self.tasks.len(), self.tolerances.widest());
+            checks.extend(found.unwrap_or_else(|error| vec![broken("one-task-per-batch", &error)]));
+        }
+        // The other checks mix tasks as they like: such a graph gets each task's rows by themselves.
+        let mut by_task = ByTask(session);
+        let session: &mut dyn Session = if self.manifest.one_task_per_batch { &mut by_task } else { by_task.0 };
+        let mut subject = Subject::new(session, &self.probes, &self.tasks, &self.tolerances);
         let mut run =
             |name: &str, check: &mut dyn FnMut(&mut Subject<'_>) -> Result<Vec<CheckResult>, RuntimeError>| {
                 progress(&format!("{label}: {name}"));
@@ -142,33 +211,44 @@ impl Prepared {
             let positions = self.manifest.config.max_position_embeddings;
             run("drawn-shapes", &mut |subject| fuzz::check(subject, &options.drawn, positions));
         }
-        checks
+        if let Some((other, expected)) = first {
+            checks.extend(between_runtimes::check(&subject, *other, expected));
+        }
+        let answers = std::mem::take(&mut subject.answers);
+        let lossy = self.manifest.dtype != "f32";
+        let meters = if lossy { distortion::measure(&answers, &self.probes, self.tasks.len()) } else { Vec::new() };
+        let distortion = meters.iter().zip(&self.tasks).filter_map(|(meter, task)| meter.finish(task).ok()).collect();
+        Battery { checks, distortion, answers }
     }
 }
 
 fn check_runtime(
     kind: RuntimeKind,
     prepared: &Prepared,
+    first: Option<&(RuntimeKind, Answers)>,
     options: &CheckOptions,
     progress: &mut dyn FnMut(&str),
-) -> Result<RuntimeValidation, CheckError> {
+) -> Result<(RuntimeValidation, Answers), CheckError> {
     let started = Instant::now();
     progress(&format!("{kind}: loading"));
     let mut session = match open(kind, &prepared.paths.graph(), &options.open) {
         Ok(session) => session,
         Err(error @ (RuntimeError::Load { .. } | RuntimeError::Interface { .. })) => {
-            return Ok(RuntimeValidation {
+            let validation = RuntimeValidation {
                 runtime: kind.name().to_owned(),
                 version: String::new(),
                 execution_provider: None,
                 checks: vec![broken("load", &error)],
+                distortion: Vec::new(),
                 passed: false,
                 seconds: rounded(started.elapsed().as_secs_f64()),
-            });
+            };
+            return Ok((validation, Answers::new()));
         }
         Err(error) => return Err(error.into()),
     };
-    let mut checks = prepared.battery(session.as_mut(), options, kind.name(), progress);
+    let Battery { mut checks, distortion, answers } =
+        prepared.battery(session.as_mut(), first, options, kind.name(), progress);
     for record in &prepared.manifest.graphs {
         progress(&format!("{kind}: {}", record.file));
         match graphs::check(session.as_mut(), prepared, record, options) {
@@ -179,7 +259,8 @@ fn check_runtime(
     let passed = checks.iter().all(|check| check.passed);
     let (version, execution_provider) = (session.version(), session.execution_provider());
     let seconds = rounded(started.elapsed().as_secs_f64());
-    Ok(RuntimeValidation { runtime: kind.name().to_owned(), version, execution_provider, checks, passed, seconds })
+    let runtime = kind.name().to_owned();
+    Ok((RuntimeValidation { runtime, version, execution_provider, checks, distortion, passed, seconds }, answers))
 }
 
 /// A check that could not be carried out has failed.

@@ -7,7 +7,7 @@ use ndarray::{Array2, s};
 use pemlc_artifact::artifact::CheckResult;
 
 pub(crate) fn check(subject: &mut Subject<'_>) -> Result<Vec<CheckResult>, RuntimeError> {
-    let mut per_task = subject.per_task();
+    let (mut per_task, tolerances) = (subject.per_task(), subject.tolerances);
     let length = subject.probes.longest();
     let limit = subject.batch_limit(length);
     for task in 0..subject.tasks.len() {
@@ -20,10 +20,13 @@ pub(crate) fn check(subject: &mut Subject<'_>) -> Result<Vec<CheckResult>, Runti
                 let mut answers = Array2::zeros((positions.len(), outputs.logits.dim().2));
                 for (index, &position) in positions.iter().enumerate() {
                     let found = outputs.logits.slice(s![row, position, ..]);
-                    if subject.max_distortion.is_none() {
-                        per_task.of(task).add(found, known.logits(probe, index), || {
-                            format!("probe {probe}, position {position} (batch {}, sequence {length})", batch.len())
-                        });
+                    if tolerances.max_distortion().is_none() {
+                        per_task.of(task).add_within(
+                            tolerances.to_trainer(task),
+                            found,
+                            known.logits(probe, index),
+                            || format!("probe {probe}, position {position} (batch {}, sequence {length})", batch.len()),
+                        );
                     }
                     answers.row_mut(index).assign(&found);
                 }
@@ -35,7 +38,7 @@ pub(crate) fn check(subject: &mut Subject<'_>) -> Result<Vec<CheckResult>, Runti
             }
         }
     }
-    let Some(bound) = subject.max_distortion else {
+    let Some(bound) = tolerances.max_distortion() else {
         return Ok(per_task.results("prefill", "runtime against trainer"));
     };
     let meters = distortion::measure(&subject.answers, subject.probes, subject.tasks.len());

@@ -24,6 +24,9 @@ pub(crate) struct LongRow {
     pub(crate) probe: usize,
 }
 
+/// A session's logits at each probe's scored positions `[positions, vocab]`.
+pub(crate) type Answers = BTreeMap<usize, Array2<f32>>;
+
 pub(crate) struct Subject<'a> {
     pub(crate) session: &'a mut dyn Session,
     pub(crate) probes: &'a Probes,
@@ -31,8 +34,8 @@ pub(crate) struct Subject<'a> {
     pub(crate) tolerances: &'a Tolerances,
     /// Between 5 and 8 rows that cover as many tasks as they can.
     pub(crate) rows: Vec<LongRow>,
-    /// The session's logits at each probe's scored positions `[positions, vocab]`, left by `prefill`.
-    pub(crate) answers: BTreeMap<usize, Array2<f32>>,
+    /// Left by `prefill`.
+    pub(crate) answers: Answers,
     /// The session's logits of the first tokens (at most [`ROW_LENGTH`]) of the probes that rows begin with, left by `prefill`.
     pub(crate) beginnings: BTreeMap<usize, Array2<f32>>,
     reference: Option<Rc<Array3<f32>>>,

@@ -30,20 +30,62 @@ impl From<f64> for Tolerance {
     }
 }
 
-/// The tolerance of every task.
+/// What every task is held to: by the trainer's answers, and by the graph's own.
 #[derive(Debug, Clone)]
 pub(crate) struct Tolerances {
     base: f64,
     /// By task: how far the trainer's f32 logits are from its exact ones, where that is known and counts.
     roundings: Vec<Option<f64>>,
+    /// Against the trainer, where the artifact holds its deltas approximately.
+    approximation: Option<f64>,
+    /// Largest mean total variation from the trainer's distributions, where that is asked in place of a tolerance.
+    max_distortion: Option<f64>,
 }
 
 impl Tolerances {
     /// `roundings` by task: how far the trainer's own f32 logits are from its exact ones, where a run says so.
     pub(crate) fn new(base: f64, roundings: Vec<Option<f64>>) -> Self {
-        Self { base, roundings }
+        Self { base, roundings, approximation: None, max_distortion: None }
     }
 
+    /// Against the trainer, whose deltas the artifact holds approximately.
+    pub(crate) fn with_approximation(self, approximation: Option<f64>) -> Self {
+        Self { approximation, ..self }
+    }
+
+    /// What is asked of the trainer's answers is this bound and no tolerance.
+    pub(crate) fn with_max_distortion(self, max_distortion: Option<f64>) -> Self {
+        Self { max_distortion, ..self }
+    }
+
+    /// Those of one task, whose index becomes 0.
+    pub(crate) fn of_task_alone(&self, task: usize) -> Self {
+        Self { roundings: vec![self.roundings.get(task).copied().flatten()], ..self.clone() }
+    }
+
+    /// `factor` times what is allowed between runs of one graph.
+    pub(crate) fn times(&self, factor: f64) -> Self {
+        let roundings = self.roundings.iter().map(|rounding| rounding.map(|own| factor * own)).collect();
+        Self { base: factor * self.base, roundings, ..self.clone() }
+    }
+
+    /// Where no logit is large, and f32 rounding is as it mostly is.
+    pub(crate) fn base(&self) -> f64 {
+        self.base
+    }
+
+    /// The largest mean total variation from the trainer's distributions; absent where the trainer's logits are what is asked.
+    pub(crate) fn max_distortion(&self) -> Option<f64> {
+        self.max_distortion
+    }
+
+    /// For logits of `task` against the trainer's.
+    pub(crate) fn to_trainer(&self, task: usize) -> Tolerance {
+        let own = self.of(task);
+        Tolerance { base: self.approximation.map_or(own.base, |approximation| approximation.max(own.base)), ..own }
+    }
+
+    /// For logits of `task` against others of the same graph.
     pub(crate) fn of(&self, task: usize) -> Tolerance {
         let rounding = self.roundings.get(task).copied().flatten();
         Tolerance { base: self.base, rounding: rounding.map_or(0.0, |rounding| ROUNDINGS * rounding) }
@@ -73,6 +115,12 @@ mod tests {
         assert_eq!(tolerances.of(1).at(40.0), 4e-4);
         assert_eq!(tolerances.of(2).at(400.0), 4e-3);
         assert_eq!(tolerances.widest().at(0.0), 2e-3);
-        assert_eq!((tolerances.derived(0), tolerances.derived(1), tolerances.derived(2)), (None, None, Some((5e-4, 2e-3))));
+        let approximate = tolerances.clone().with_approximation(Some(1e-2));
+        assert_eq!((approximate.of(0).at(5.0), approximate.to_trainer(0).at(5.0)), (1e-4, 1e-2));
+        assert_eq!(tolerances.of_task_alone(2).of(0), tolerances.of(2));
+        assert_eq!(
+            (tolerances.derived(0), tolerances.derived(1), tolerances.derived(2)),
+            (None, None, Some((5e-4, 2e-3)))
+        );
     }
 }

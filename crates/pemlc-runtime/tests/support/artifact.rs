@@ -21,6 +21,11 @@ pub(crate) fn probe(index: usize) -> (Vec<i64>, usize) {
 
 /// Writes an artifact whose graph has `fault` and whose probes are the oracle's.
 pub(crate) fn write(dir: &Path, fault: Fault) -> Result<(), Box<dyn std::error::Error>> {
+    write_as(dir, fault, false)
+}
+
+/// As [`write`]; the manifest may say that rows of a batch must have one task.
+pub(crate) fn write_as(dir: &Path, fault: Fault, one_task_per_batch: bool) -> Result<(), Box<dyn std::error::Error>> {
     toy::write(dir, fault)?;
     tensors::write(&dir.join("probes.safetensors"), &probes())?;
     let mut files = Vec::new();
@@ -35,6 +40,8 @@ pub(crate) fn write(dir: &Path, fault: Fault) -> Result<(), Box<dyn std::error::
         config: config(),
         method: "peml".to_owned(),
         tasks: (0..TASKS).map(task).collect(),
+        one_task_per_batch,
+        approximation: None,
         opset: 18,
         ir_version: 8,
         dtype: "f32".to_owned(),

@@ -25,6 +25,8 @@ pub(crate) enum Fault {
     AnswersAsBase,
     /// Every row is answered as the first row's task.
     TakesFirstRowsTask,
+    /// Rows of another task than the first row's are NaN: right in an artifact that takes batches of one task.
+    RefusesOtherTasks,
     /// One token's logit is 1e-2 too high.
     WrongLogits,
     /// The batch is fixed at 2.
@@ -54,10 +56,11 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::IgnoresTask,
         Self::AnswersAsBase,
         Self::TakesFirstRowsTask,
+        Self::RefusesOtherTasks,
         Self::WrongLogits,
         Self::FrozenBatch,
         Self::FrozenSequence,
@@ -205,7 +208,12 @@ pub(crate) fn write(dir: &Path, fault: Fault) -> Result<(), Box<dyn std::error::
     let negative = graph.node("Less", &[&id, "no_task"], "negative", &[]);
     let not_negative = graph.node("Not", &[&negative], "not_negative", &[]);
     let small = graph.node("Less", &[&id, "tasks"], "small", &[]);
-    let valid = graph.node("And", &[&not_negative, &small], "valid", &[]);
+    let mut valid = graph.node("And", &[&not_negative, &small], "valid", &[]);
+    if fault == Fault::RefusesOtherTasks {
+        let first = graph.node("Slice", &["task_id", "no_task", "axis_1"], "first", &[]);
+        let same = graph.node("Equal", &["task_id", &first], "as_first", &[]);
+        valid = graph.node("And", &[&valid, &same], "valid_as_first", &[]);
+    }
     let mut safe = graph.node("Where", &[&valid, &id, "no_task"], "safe", &[]);
     if fault == Fault::IgnoresTask {
         safe = graph.node("Sub", &[&safe, &safe], "always_0", &[]);

@@ -20,12 +20,20 @@ pub(crate) struct ExportArguments {
     /// The base model, when it is no longer where the run was trained; its hashes must be the same
     #[arg(long, value_name = "PATH")]
     pub(crate) base: Option<PathBuf>,
-    /// How tasks' own deltas are computed: by-cost (what is predicted to cost less, for each), gather, or masked
+    /// How tasks' own deltas are computed: by-cost (what is predicted to cost least, for each), gather, masked, appended, shared-basis, or
+    /// scalar (one task a batch: rows of another task than the first row's answer NaN)
     #[arg(long, default_value = "by-cost", value_name = "LOWERING", value_parser = lowering)]
     pub(crate) task_switch: Lowering,
     /// What to make the graph fast for, as BATCHxSEQUENCE; several, separated by commas. Default: 8x64, 1x64, 8x1 and 1x1 alike
     #[arg(long, value_delimiter = ',', value_name = "SIZES", value_parser = workload)]
     pub(crate) optimize_for: Vec<Workload>,
+    /// Add the frozen base model, without any delta or prefix, as a last task called __base__
+    #[arg(long)]
+    pub(crate) include_base: bool,
+    /// Leave out of tasks' own deltas the ranks and projections that hardly count: at most this share of each task's delta (Frobenius
+    /// norm, 0.01 for a hundredth). The check then allows logits to differ from the trainer's by that share of the largest
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) rank_tolerance: Option<f64>,
     /// Number types: f32; f16 (products and cache, sums and the residual stream stay f32); bf16, int8, int4 (weights stored so, computed in f32)
     #[arg(long, default_value = "f32", value_name = "DTYPE", value_parser = precision)]
     pub(crate) dtype: Precision,

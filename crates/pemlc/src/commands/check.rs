@@ -47,6 +47,7 @@ pub(super) fn options(settings: &CheckSettings) -> CheckOptions {
     CheckOptions {
         runtimes: (!settings.runtime.is_empty()).then(|| settings.runtime.clone()),
         tolerance: settings.tolerance,
+        max_distortion: settings.max_distortion,
         drawn: Drawn { cases: settings.drawn, seed: settings.seed, only: settings.case },
         ..CheckOptions::default()
     }
@@ -128,21 +129,24 @@ fn verdict(validation: &Validation) -> String {
         let names = validation.runtimes.iter().filter(|runtime| runtime.passed == passed);
         names.map(|runtime| runtime.runtime.as_str()).collect::<Vec<_>>().join(", ")
     };
-    let bound = validation.max_distortion.map_or_else(String::new, |bound| {
+    let trainer = validation.trainer_tolerance.map(|tolerance| {
+        format!(
+            ", {tolerance:.1e} against the trainer, whose deltas this artifact holds approximately (--rank-tolerance)"
+        )
+    });
+    let bound = validation.max_distortion.map(|bound| {
         format!(", between the artifact's own answers; mean total variation from the trainer's at most {bound}")
     });
+    let tolerance = format!(
+        "tolerance {:e}{}, in proportion where logits exceed 10{}",
+        validation.tolerance,
+        trainer.unwrap_or_default(),
+        bound.unwrap_or_default()
+    );
     if names(false).is_empty() {
-        format!(
-            "validated: true (every check passed on {}, tolerance {:e}, in proportion where logits exceed 10{bound})",
-            names(true),
-            validation.tolerance
-        )
+        format!("validated: true (every check passed on {}, {tolerance})", names(true))
     } else {
-        format!(
-            "validated: false (failed on {}, tolerance {:e}, in proportion where logits exceed 10{bound})",
-            names(false),
-            validation.tolerance
-        )
+        format!("validated: false (failed on {}, {tolerance})", names(false))
     }
 }
 
@@ -191,7 +195,9 @@ mod tests {
         prefill of sst2 failed: position 3 differs
         ");
         let rounding = vec![TaskRounding { task: "cb".to_owned(), f32_rounding: 5e-4, allowed: 2e-3 }];
-        let validation = Validation { tolerance: 1e-4, max_distortion: None, rounding, runtimes: vec![runtime] };
+        let (max_distortion, trainer_tolerance) = (None, None);
+        let runtimes = vec![runtime];
+        let validation = Validation { tolerance: 1e-4, max_distortion, trainer_tolerance, rounding, runtimes };
         assert_eq!(
             verdict(&validation),
             "validated: false (failed on ort-cpu, tolerance 1e-4, in proportion where logits exceed 10)"

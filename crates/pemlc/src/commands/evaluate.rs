@@ -5,6 +5,7 @@ use crate::arguments::EvaluateArguments;
 use crate::run_file::RunFile;
 use crate::table::{Table, difference};
 use anyhow::{Context, bail};
+use pemlc_artifact::BASE_TASK;
 use pemlc_artifact::artifact::ArtifactPaths;
 use pemlc_artifact::run::{RunManifest, RunPaths};
 use pemlc_data::{Prediction, Task, evaluate_metric, predict, predict_free_text, scoring_batches, scoring_rows};
@@ -23,7 +24,9 @@ pub(crate) fn run(arguments: &EvaluateArguments) -> anyhow::Result<Outcome> {
     }
     let names =
         |tasks: &[pemlc_artifact::run::TaskRecord]| tasks.iter().map(|task| task.name.clone()).collect::<Vec<_>>();
-    if names(&artifact.tasks) != names(&manifest.tasks) {
+    // The base model, if the artifact has it as a task, was not trained.
+    let exported = names(&artifact.tasks);
+    if exported.strip_suffix(&[BASE_TASK.to_owned()]).unwrap_or(&exported) != names(&manifest.tasks) {
         bail!("{} was not exported from {}: their tasks differ", arguments.dir.display(), arguments.run.display());
     }
     let paths = ArtifactPaths::new(&arguments.dir);

@@ -2,8 +2,9 @@
 
 use crate::Outcome;
 use crate::arguments::{Also, Explain, ExportArguments};
-use crate::table::{bytes, seconds};
+use crate::table::{Table, bytes, seconds};
 use anyhow::{Context, bail};
+use pemlc_artifact::artifact::Approximation;
 use pemlc_artifact::run::{RunManifest, RunPaths, TaskRecord};
 use pemlc_compiler::outputs::Extras;
 use pemlc_compiler::passes::{LowerTaskSwitch, PipelineOptions};
@@ -19,7 +20,11 @@ pub(crate) fn run(arguments: &ExportArguments) -> anyhow::Result<Outcome> {
     let options = ExportOptions {
         force: arguments.force,
         pipeline: PipelineOptions {
-            switch: LowerTaskSwitch { lowering: arguments.task_switch, workloads: arguments.optimize_for.clone() },
+            switch: LowerTaskSwitch {
+                lowering: arguments.task_switch,
+                workloads: arguments.optimize_for.clone(),
+                ..LowerTaskSwitch::default()
+            },
             precision: arguments.dtype,
             target: Target {
                 operators: arguments.target,
@@ -27,13 +32,15 @@ pub(crate) fn run(arguments: &ExportArguments) -> anyhow::Result<Outcome> {
             },
         },
         extras: extras(&arguments.run, &arguments.also)?,
+        include_base: arguments.include_base,
+        rank_tolerance: arguments.rank_tolerance,
         print_after: match arguments.print_after.as_slice() {
             [] => PrintAfter::Nothing,
             names if names.iter().any(|name| name == "all") => PrintAfter::Everything,
             names => PrintAfter::Passes(names.to_vec()),
         },
     };
-    let Exported { manifest, traces } =
+    let Exported { manifest, traces, .. } =
         pemlc_compiler::export(&arguments.run, arguments.base.as_deref(), &arguments.out, &options, &mut |line| {
             eprintln!("{line}")
         })?;
@@ -44,6 +51,9 @@ pub(crate) fn run(arguments: &ExportArguments) -> anyhow::Result<Outcome> {
         if let Some(detail) = arguments.explain {
             println!("{}", trace.explain(detail == Explain::All));
         }
+    }
+    if let Some(approximation) = &manifest.approximation {
+        println!("{}", describe(approximation));
     }
     let size = manifest.files.iter().map(|file| file.bytes).sum();
     println!(
@@ -63,6 +73,26 @@ pub(crate) fn run(arguments: &ExportArguments) -> anyhow::Result<Outcome> {
     };
     super::report::write(&arguments.run, Some(&arguments.out), None)?;
     Ok(outcome)
+}
+
+/// What `--rank-tolerance` left out.
+fn describe(approximation: &Approximation) -> String {
+    let mut table = Table::new(&["task", ">ranks", ">left", ">share of its delta left out"]);
+    for task in &approximation.tasks {
+        let share = format!("{:.2} %", 100.0 * task.relative_error);
+        table.row([task.task.clone(), task.ranks.to_string(), task.kept.to_string(), share]);
+    }
+    let sites = match approximation.dropped_sites.as_slice() {
+        [] => "every projection that had a delta of a task still has one".to_owned(),
+        sites => format!("without any task's delta now: {}", sites.join(", ")),
+    };
+    format!(
+        "--rank-tolerance {}: ranks of tasks' own deltas, the sum over projections\n{}{sites}\nthe check allows {:.1e} from the trainer's \
+         logits, in proportion where they exceed 10; its table has what it found\n",
+        approximation.rank_tolerance,
+        table.render(),
+        approximation.logit_tolerance
+    )
 }
 
 fn extras(run: &Path, also: &[Also]) -> anyhow::Result<Extras> {

@@ -2,11 +2,11 @@
 //! others'. Two plain products by constants. It computes every task's part for every row, so it pays while tasks times rank is small, or
 //! when few tokens pass through much weight: decoding.
 
-use crate::ir::{Data, IrError, Op, Tensor, ValueId};
+use crate::ir::{Binary, Data, IrError, Op, Tensor, ValueId};
 use crate::passes::rewriter::Rewriter;
 
 /// Factors `[tasks, in, rank]` and `[tasks, rank, out]` without the ranks that are zero: what filled smaller ones up.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Columns {
     /// `[in, columns]`.
     pub(super) down: Tensor,
@@ -58,16 +58,25 @@ pub(super) fn lower(
     columns: Columns,
     output: ValueId,
 ) -> Result<(), IrError> {
-    let down = rewriter.constant(format!("{site}.lora_a.beside"), columns.down)?;
+    let hidden = own_columns(rewriter, site, (x, index), (columns.down, columns.mask))?;
     let up = rewriter.constant(format!("{site}.lora_b.below"), columns.up)?;
-    // Equal for all sites of equal ranks: de-duplicated afterwards.
-    let mask = rewriter.constant(format!("{site}.task_columns"), columns.mask)?;
-    let mask = rewriter.node(format!("{site}.task_mask"), Op::Gather { axis: 0 }, &[mask, index])?;
-    let hidden = rewriter.node(format!("{site}.task_hidden.all"), Op::MatMul, &[x, down])?;
-    let multiply = Op::Binary(crate::ir::Binary::Mul);
-    let hidden = rewriter.node(format!("{site}.task_hidden"), multiply, &[hidden, mask])?;
     rewriter.replace(output, Op::MatMul, &[hidden, up]);
     Ok(())
+}
+
+/// `(x down) * mask`: hidden states of all tasks, the others' zero.
+pub(super) fn own_columns(
+    rewriter: &mut Rewriter<'_>,
+    site: &str,
+    (x, index): (ValueId, ValueId),
+    (down, mask): (Tensor, Tensor),
+) -> Result<ValueId, IrError> {
+    let down = rewriter.constant(format!("{site}.lora_a.beside"), down)?;
+    // Equal for all sites of equal ranks: de-duplicated afterwards.
+    let mask = rewriter.constant(format!("{site}.task_columns"), mask)?;
+    let mask = rewriter.node(format!("{site}.task_mask"), Op::Gather { axis: 0 }, &[mask, index])?;
+    let hidden = rewriter.node(format!("{site}.task_hidden.all"), Op::MatMul, &[x, down])?;
+    rewriter.node(format!("{site}.task_hidden"), Op::Binary(Binary::Mul), &[hidden, mask])
 }
 
 #[cfg(test)]

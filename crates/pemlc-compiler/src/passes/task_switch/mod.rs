@@ -1,29 +1,42 @@
 //! Gives every `TaskLowRank` operators that runtimes have: a lowering for each delta, by what it is predicted to cost.
 
+mod appended;
 mod cost;
 mod masked;
+mod scalar;
+mod shared_basis;
 
 use super::rewriter::Rewriter;
 use super::{Outcome, Pass};
-use crate::ir::{Graph, IrError, Node, Op, ValueId};
+use crate::ir::{Dim, Graph, IrError, Node, Op, Tensor, ValueId};
+use appended::Sum;
 pub use cost::{WORKLOADS, Workload};
 use masked::Columns;
+use shared_basis::Basis;
+use std::collections::BTreeSet;
 
 /// How the deltas of several tasks are lowered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Lowering {
-    /// For each delta what costs less.
+    /// For each delta what costs less, of those that mix tasks in a batch.
     #[default]
     ByCost,
     /// Each row gathers its own factors: two batched products.
     Gather,
     /// All tasks' factors beside each other, the others' masked: two plain products.
     Masked,
+    /// As masked, the second factors being further rows of the weight: no product and no sum of their own. Masked where that cannot be.
+    Appended,
+    /// A basis that all tasks share, and a small core of each row's own. By cost where there is no such basis.
+    SharedBasis,
+    /// A run has one task, whose factors are cut out once: two plain products. Rows of another task are NaN.
+    Scalar,
 }
 
 impl Lowering {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::ByCost, Self::Gather, Self::Masked];
+    pub const ALL: [Self; 6] =
+        [Self::ByCost, Self::Gather, Self::Masked, Self::Appended, Self::SharedBasis, Self::Scalar];
 
     /// Name, as on the command line.
     pub fn name(self) -> &'static str {
@@ -31,6 +44,9 @@ impl Lowering {
             Self::ByCost => "by-cost",
             Self::Gather => "gather",
             Self::Masked => "masked",
+            Self::Appended => "appended",
+            Self::SharedBasis => "shared-basis",
+            Self::Scalar => "scalar",
         }
     }
 }
@@ -42,6 +58,8 @@ pub struct LowerTaskSwitch {
     pub lowering: Lowering,
     /// What the artifact is made for; [`WORKLOADS`] when empty.
     pub workloads: Vec<Workload>,
+    /// Largest relative Frobenius error of a task's delta that a shared basis may make; 0 for none but rounding.
+    pub basis_tolerance: f64,
 }
 
 impl Pass for LowerTaskSwitch {
@@ -51,64 +69,169 @@ impl Pass for LowerTaskSwitch {
 
     fn run(&self, graph: &mut Graph) -> Result<Outcome, String> {
         let mut outcome = Outcome::default();
+        let sums = appended::sums(graph);
         let (mut rewriter, nodes) = Rewriter::new(graph);
+        // Sums that are made already, and products that became part of one.
+        let (mut made, mut unread) = (BTreeSet::new(), BTreeSet::new());
         for node in nodes {
             if node.op == Op::TaskLowRank {
                 let name = rewriter.name(node.output()).to_owned();
-                let done = self.lower(&mut rewriter, &node).map_err(|error| error.to_string())?;
-                outcome.changed.push(format!("`{name}` {done}"));
-            } else {
+                let sum = sums.get(&node.output()).copied();
+                let done = self.lower(&mut rewriter, &node, sum).map_err(|error| error.to_string())?;
+                if let (true, Some(sum)) = (done.in_weight, sum) {
+                    made.insert(sum.sum);
+                    unread.insert(sum.base);
+                }
+                outcome.changed.push(format!("`{name}` {}", done.text));
+            } else if !made.contains(&node.output()) {
                 rewriter.keep(node);
             }
         }
         rewriter.finish();
+        graph.nodes.retain(|node| !unread.contains(&node.output()));
         Ok(outcome)
     }
 }
 
-impl LowerTaskSwitch {
-    /// Puts a lowering of `node`, and says which and why.
-    fn lower(&self, rewriter: &mut Rewriter<'_>, node: &Node) -> Result<String, IrError> {
-        if single_task(rewriter, node)? {
-            return Ok("has one task: plain products, which fold into the weight".to_owned());
+/// What was put for a delta.
+struct Done {
+    text: String,
+    /// Whether the projection's product and the sum are part of it.
+    in_weight: bool,
+}
+
+impl From<String> for Done {
+    fn from(text: String) -> Self {
+        Self { text, in_weight: false }
+    }
+}
+
+/// A lowering of one delta, ready to be put.
+enum Candidate {
+    Gather,
+    Masked(Columns),
+    Appended(Columns, Sum),
+    SharedBasis(Basis),
+}
+
+impl Candidate {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Gather => "gather",
+            Self::Masked(_) => "masked",
+            Self::Appended(..) => "appended",
+            Self::SharedBasis(_) => "shared basis",
         }
-        let [x, index, down, up] = node.inputs[..] else { return Ok("has no factors".to_owned()) };
+    }
+
+    /// Seconds of a run.
+    fn seconds(&self, site: &cost::Site, workload: Workload) -> f64 {
+        match self {
+            Self::Gather => site.gather(workload),
+            Self::Masked(_) => site.masked(workload),
+            Self::Appended(..) => site.appended(workload),
+            Self::SharedBasis(basis) => {
+                let input = basis.input.shape().last().copied().unwrap_or_default();
+                let output = basis.output.as_ref().and_then(|output| output.shape().first().copied());
+                site.shared_basis(workload, input, output)
+            }
+        }
+    }
+}
+
+impl LowerTaskSwitch {
+    /// Whether the graph takes batches of one task only.
+    pub fn is_uniform(&self) -> bool {
+        self.lowering == Lowering::Scalar
+    }
+
+    /// Puts a lowering of `node`, whose sum with its projection is `sum`, and says which and why.
+    fn lower(&self, rewriter: &mut Rewriter<'_>, node: &Node, sum: Option<Sum>) -> Result<Done, IrError> {
+        if single_task(rewriter, node)? {
+            return Ok("has one task: plain products".to_owned().into());
+        }
+        let [x, index, down, up] = node.inputs[..] else { return Ok("has no factors".to_owned().into()) };
+        let name = rewriter.name(node.output()).to_owned();
+        let site = name.strip_suffix(".task_delta").unwrap_or(&name);
+        if rewriter.graph().value(index).value_type.shape.first() == Some(&Dim::from(1)) {
+            scalar::lower(rewriter, site, (x, index), (down, up), node.output())?;
+            return Ok("is of one task a run: its factors are cut out once".to_owned().into());
+        }
         let factors = rewriter.graph().constant_of(down).zip(rewriter.graph().constant_of(up));
         let Some((a, b)) = factors else {
             gather(rewriter, node)?;
-            return Ok("gathers its factors by row: they are not constant".to_owned());
+            return Ok("gathers its factors by row: they are not constant".to_owned().into());
         };
-        let rank = a.shape().last().copied().unwrap_or_default();
-        let (tasks, inputs) = (a.shape()[0], a.shape().get(1).copied().unwrap_or_default());
-        let outputs = b.shape().last().copied().unwrap_or_default();
-        let Some(columns) = Columns::new(a, b) else {
+        let (a, b) = (a.clone(), b.clone());
+        let (Some(columns), [tasks, inputs, rank], Some(outputs)) = (Columns::new(&a, &b), a.shape(), b.shape().last())
+        else {
             gather(rewriter, node)?;
-            return Ok("gathers its factors by row: they are not f32".to_owned());
+            return Ok("gathers its factors by row: they are not f32".to_owned().into());
         };
-        let site = cost::Site { inputs, outputs, rank, columns: columns.count };
-        let (gathered, masked) = self.microseconds(&site);
+        let sizes = cost::Site { inputs: *inputs, outputs: *outputs, rank: *rank, columns: columns.count };
         let of = format!("{tasks} tasks, rank {rank}, {inputs} to {outputs}");
+        let mut candidates = self.candidates((&a, &b), columns, sum);
+        candidates.sort_by(|left, right| self.share(&sizes, left).total_cmp(&self.share(&sizes, right)));
         let why = match self.lowering {
-            Lowering::ByCost => format!("({of}: gather {gathered:.0} us, masked {masked:.0} us, predicted)"),
-            Lowering::Gather | Lowering::Masked => format!("({of}, as asked for)"),
+            Lowering::ByCost | Lowering::SharedBasis => {
+                let predicted: Vec<String> = candidates
+                    .iter()
+                    .map(|candidate| format!("{} {:.1} %", candidate.name(), 100.0 * self.share(&sizes, candidate)))
+                    .collect();
+                format!("({of}: {} of the projection's time, predicted)", predicted.join(", "))
+            }
+            _ => format!("({of}, as asked for)"),
         };
-        if self.lowering == Lowering::Masked || self.lowering == Lowering::ByCost && masked < gathered {
-            let name = rewriter.name(node.output()).to_owned();
-            let site = name.strip_suffix(".task_delta").unwrap_or(&name);
-            masked::lower(rewriter, site, (x, index), columns, node.output())?;
-            return Ok(format!("masks the factors of all tasks {why}"));
-        }
-        gather(rewriter, node)?;
-        Ok(format!("gathers its factors by row {why}"))
+        Ok(match candidates.into_iter().next() {
+            None | Some(Candidate::Gather) => {
+                gather(rewriter, node)?;
+                format!("gathers its factors by row {why}").into()
+            }
+            Some(Candidate::Masked(columns)) => {
+                masked::lower(rewriter, site, (x, index), columns, node.output())?;
+                format!("masks the factors of all tasks {why}").into()
+            }
+            Some(Candidate::Appended(columns, sum)) => {
+                appended::lower(rewriter, site, (x, index), columns, sum)?;
+                Done { text: format!("appends the factors of all tasks to the weight {why}"), in_weight: true }
+            }
+            Some(Candidate::SharedBasis(basis)) => {
+                let error = basis.error;
+                shared_basis::lower(rewriter, site, (x, index), basis, node.output())?;
+                format!("has a basis that all tasks share, off by {error:.1e} {why}").into()
+            }
+        })
     }
 
-    /// Predicted microseconds of gather and masked, the mean over the workloads.
-    fn microseconds(&self, site: &cost::Site) -> (f64, f64) {
-        let workloads = if self.workloads.is_empty() { &WORKLOADS[..] } else { &self.workloads };
-        let mean = |seconds: &dyn Fn(Workload) -> f64| {
-            1e6 * workloads.iter().map(|workload| seconds(*workload)).sum::<f64>() / workloads.len() as f64
+    /// The lowerings to choose from.
+    fn candidates(&self, (a, b): (&Tensor, &Tensor), columns: Columns, sum: Option<Sum>) -> Vec<Candidate> {
+        let appended = |columns: &Columns| sum.map(|sum| Candidate::Appended(columns.clone(), sum));
+        let bases = || {
+            let basis = Basis::new(a, b, self.basis_tolerance);
+            let folded = basis.as_ref().and_then(Basis::without_output);
+            basis.into_iter().chain(folded).map(Candidate::SharedBasis).collect::<Vec<_>>()
         };
-        (mean(&|workload| site.gather(workload)), mean(&|workload| site.masked(workload)))
+        match self.lowering {
+            Lowering::Gather | Lowering::Scalar => vec![Candidate::Gather],
+            Lowering::Masked => vec![Candidate::Masked(columns)],
+            Lowering::Appended => vec![appended(&columns).unwrap_or(Candidate::Masked(columns))],
+            Lowering::SharedBasis | Lowering::ByCost => {
+                let mut candidates = bases();
+                if self.lowering == Lowering::ByCost || candidates.is_empty() {
+                    candidates.push(Candidate::Gather);
+                    candidates.extend(appended(&columns));
+                    candidates.push(Candidate::Masked(columns));
+                }
+                candidates
+            }
+        }
+    }
+
+    /// What a lowering costs over the projection itself, the mean over the workloads.
+    fn share(&self, site: &cost::Site, candidate: &Candidate) -> f64 {
+        let workloads = if self.workloads.is_empty() { &WORKLOADS[..] } else { &self.workloads };
+        let shares = workloads.iter().map(|workload| candidate.seconds(site, *workload) / site.projection(*workload));
+        shares.sum::<f64>() / workloads.len() as f64
     }
 }
 
@@ -161,7 +284,7 @@ mod tests {
     fn one_task_needs_no_gather() {
         let mut graph = graph(1);
         let outcome = LowerTaskSwitch::default().run(&mut graph).unwrap();
-        assert_eq!(outcome.changed, ["`q.task_delta` has one task: plain products, which fold into the weight"]);
+        assert_eq!(outcome.changed, ["`q.task_delta` has one task: plain products"]);
         super::super::DeadCode.run(&mut graph).unwrap();
         insta::assert_snapshot!(graph);
     }

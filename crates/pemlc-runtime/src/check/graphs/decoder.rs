@@ -18,7 +18,8 @@ pub(super) fn check(
 ) -> Result<CheckResult, RuntimeError> {
     let probes = prepared.probes.of_task_alone(task);
     let tasks = &prepared.tasks[task..=task];
-    let mut subject = Subject::new(session, &probes, tasks, prepared.tolerance);
+    let tolerances = prepared.tolerances.of_task_alone(task);
+    let mut subject = Subject::new(session, &probes, tasks, &tolerances);
     let mut results = prefill::check(&mut subject)?;
     results.extend(cached_decode::check(&mut subject)?);
     results.extend(left_padding::check(&mut subject)?);

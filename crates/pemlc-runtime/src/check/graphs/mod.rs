@@ -3,6 +3,7 @@
 mod decoder;
 mod scorer;
 
+use super::by_task::ByTask;
 use super::{CheckOptions, Prepared};
 use crate::session::Decoder;
 use crate::{RuntimeError, RuntimeKind, Session};
@@ -26,6 +27,9 @@ pub(super) fn check(
             };
             let mut graph = crate::session::open_decoder(kind, &path, &Decoder::Pinned, &options.open)?;
             Ok(vec![decoder::check(graph.as_mut(), prepared, record, task, options)?])
+        }
+        GraphProfile::Scorer if prepared.manifest.one_task_per_batch => {
+            scorer::check(&mut ByTask(session), &path, prepared, record, options)
         }
         GraphProfile::Scorer => scorer::check(session, &path, prepared, record, options),
         // Only ONNX Runtime knows adapters.
