@@ -3,7 +3,7 @@
 #
 #   ./run.sh OUT [STEP...]      with no STEP, every step; a STEP is a prefix of names that OUT/steps.txt lists
 #
-# Environment: DEVICE=cuda:0, BATCH, SEQUENCE, STEPS (training steps timed), STEP_SECONDS (limit of one step), PYTHON, RUNTIME=ort-cuda.
+# Environment: DEVICE=cuda:0, BATCH, SEQUENCE, STEPS (training steps timed), STEP_SECONDS (limit of one step), PYTHON, RUNTIME=ort-cuda, DRAWN=40.
 # Steps from 70 on run exported graphs on ONNX Runtime: PEMLC_ORT_DYLIB, or the library of Python's onnxruntime-gpu.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
@@ -19,6 +19,7 @@ steps=${STEPS:-10}
 seconds=${STEP_SECONDS:-600}
 python=${PYTHON:-python3}
 runtime=${RUNTIME:-ort-cuda}
+drawn=${DRAWN:-40}
 failed=0
 
 is_wanted() {
@@ -150,7 +151,7 @@ check() {
     local name=$1
     shift
     step "71-export-$name" "$here/pemlc" export "$out/ort-run" "$out/ort-$name" --no-check "$@"
-    step "72-check-$name" "$here/pemlc" check "$out/ort-$name" --runtime "$runtime" --drawn 40
+    step "72-check-$name" "$here/pemlc" check "$out/ort-$name" --runtime "$runtime" --drawn "$drawn"
     step "73-bisect-$name" "$here/pemlc" check "$out/ort-$name" "--bisect=$runtime,ort-cpu-unoptimized" --drawn 8
 }
 step 70-train-for-ort "$here/pemlc" train "$here/tiny.toml" --output "$out/ort-run" --device cpu --set 'lora.sharing="both"'

@@ -98,6 +98,58 @@ fn every_runtime_gives_the_trainers_answers() {
 }
 
 #[test]
+fn graphs_beside_the_model_are_checked_in_every_way() {
+    let artifact = road().folder.path().join("beside");
+    let runtimes = if tiny::has_onnx_runtime() { "ort-cpu,tract" } else { "tract" };
+    let mut export = pemlc();
+    export.arg("export").args([&road().run, &artifact]).args([
+        "--also",
+        "per-task,ort-adapters",
+        "--runtime",
+        runtimes,
+    ]);
+    let output = export.output().expect("the binary starts");
+    assert!(output.status.success(), "{}", common::describe(&output, Path::new("/nowhere")));
+    let manifest = manifest(&artifact);
+    let checks = manifest["validation"]["runtimes"][0]["checks"].as_array().expect("checks");
+    let of = |file: &str| checks.iter().filter(|check| check["check"] == file).collect::<Vec<_>>();
+    assert_eq!(of("task.colour.onnx").len(), 1);
+    let ways = "prefill, cached-decode, left-padding, drawn-shapes, differs-from-base";
+    assert_eq!(of("task.capital.onnx")[0]["detail"], ways);
+    if runtimes.starts_with("ort") {
+        // With no adapter, and with each.
+        let adapted: Vec<&str> =
+            of("adapters.onnx").iter().map(|check| check["detail"].as_str().unwrap_or_default()).collect();
+        assert_eq!(adapted, ["NaN without an adapter", ways, ways]);
+    }
+}
+
+#[test]
+fn a_difference_of_rounding_alone_is_told_as_such() {
+    if !tiny::has_onnx_runtime() {
+        return;
+    }
+    let artifact = copy("rounding");
+    let bisect = |arguments: &[&str]| {
+        let output = pemlc().arg("check").arg(&artifact).args(arguments).output().expect("the binary starts");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, text) = bisect(&["--bisect=tract,ort-cpu-unoptimized", "--drawn", "1"]);
+    assert!(code == Some(0) && text.contains("No node is to blame") && text.contains("layer 1"), "{text}");
+
+    // A tolerance that rounding exceeds: the check fails and says how to look, and the answer is no node.
+    let impossible = ["--runtime", "tract", "--tolerance", "1e-9", "--drawn", "0"];
+    let (code, text) = bisect(&impossible);
+    assert!(code == Some(1) && text.contains("--bisect=tract,ort-cpu-unoptimized"), "{text}");
+    let (code, text) = bisect(&[&["--bisect"], &impossible[..]].concat());
+    assert!(code == Some(1) && text.starts_with("\ntract against ort-cpu-unoptimized\n"), "{text}");
+    assert!(text.contains("rounding adds up") && text.contains("largest jump: "), "{text}");
+
+    let (code, _) = bisect(&["--bisect=tract"]);
+    assert_eq!(code, Some(1), "one runtime is no comparison");
+}
+
+#[test]
 fn a_base_in_bf16_is_exported_as_it_was_trained_on() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (file, run, artifact) =

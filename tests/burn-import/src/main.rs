@@ -47,7 +47,10 @@ fn main() -> anyhow::Result<ExitCode> {
             let name = std::path::Path::new(graph.artifact).file_name().unwrap_or_default().to_string_lossy();
             let Difference { positions, largest, agreeing } = difference;
             let share = 100.0 * agreeing as f64 / positions.max(1) as f64;
-            println!("{:<44} {check:<16} {positions:>9} {largest:>9.1e} {share:>6.1} %", format!("{name}/{}", graph.file));
+            println!(
+                "{:<44} {check:<16} {positions:>9} {largest:>9.1e} {share:>6.1} %",
+                format!("{name}/{}", graph.file)
+            );
             passed &= positions > 0 && largest <= TOLERANCE && agreeing == positions;
         }
     }
@@ -137,7 +140,8 @@ impl Session {
         });
         let [batch, positions, vocabulary] = outputs.logits.dims();
         ensure!((batch, positions) == (rows.len(), length), "logits of shape {:?}", outputs.logits.dims());
-        let logits = outputs.logits.into_data().to_vec::<f32>().map_err(|error| anyhow::anyhow!("logits: {error:?}"))?;
+        let logits =
+            outputs.logits.into_data().to_vec::<f32>().map_err(|error| anyhow::anyhow!("logits: {error:?}"))?;
         Ok(Answer { logits, positions, vocabulary, present: outputs.present })
     }
 
@@ -214,12 +218,7 @@ impl Answer {
 }
 
 /// Adds the scored positions of `probe`.
-fn compare<'a>(
-    probes: &Probes,
-    probe: usize,
-    difference: &mut Difference,
-    found: impl Fn(usize) -> Option<&'a [f32]>,
-) {
+fn compare<'a>(probes: &Probes, probe: usize, difference: &mut Difference, found: impl Fn(usize) -> Option<&'a [f32]>) {
     for index in 0..probes.scored {
         let place = probe * probes.scored + index;
         let expected = &probes.logits[place * probes.vocab_size..(place + 1) * probes.vocab_size];

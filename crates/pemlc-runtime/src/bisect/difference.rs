@@ -2,6 +2,9 @@
 
 use super::value::{Value, indices};
 
+/// Masks hide with numbers like the lowest of f32, beside which nothing else would count.
+const HIDING: f64 = 1e30;
+
 /// The difference between two tensors of one shape.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Difference {
@@ -11,7 +14,7 @@ pub struct Difference {
     pub(super) worst: usize,
     /// Place of the first element that differs at all.
     pub(super) first: Option<usize>,
-    /// Root of the mean square of differences over that of the values; infinite as above.
+    /// Root of the mean square of differences over that of the values, but for those that hide others; infinite as above.
     pub relative: f64,
     /// Largest absolute value on either side.
     pub scale: f64,
@@ -28,7 +31,7 @@ impl Difference {
         for place in 0..one.len() {
             let (a, b) = (one.at(place), other.at(place));
             if a == b || (a.is_nan() && b.is_nan()) {
-                if a.is_finite() {
+                if a.abs() < HIDING {
                     squares += a * a;
                     found.scale = found.scale.max(a.abs());
                 }
@@ -41,7 +44,7 @@ impl Difference {
                 (found.largest, found.worst) = (difference, place);
             }
             differences += difference * difference;
-            for number in [a, b].into_iter().filter(|number| number.is_finite()) {
+            for number in [a, b].into_iter().filter(|number| number.abs() < HIDING) {
                 squares += number * number / 2.0;
                 found.scale = found.scale.max(number.abs());
             }
@@ -86,6 +89,12 @@ mod tests {
         assert_eq!((found.largest, found.worst, found.first, found.scale), (2.0, 2, Some(1), 4.5));
         let squares: f64 = 9.0 + (16.0 + 20.25) / 2.0 + (1.0 + 9.0) / 2.0;
         assert!((found.relative - (4.25 / squares).sqrt()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn numbers_that_hide_do_not_hide_a_difference() {
+        let found = Difference::between(&value(&[2.0, f32::MIN]), &value(&[2.5, f32::MIN]));
+        assert!((found.relative - 0.5 / (10.25f64 / 2.0).sqrt()).abs() < 1e-12 && found.scale == 2.5, "{found:?}");
     }
 
     #[test]

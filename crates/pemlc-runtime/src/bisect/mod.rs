@@ -17,13 +17,17 @@ pub use difference::Difference;
 pub use report::{Bisection, Culprit, Element, Growth, Hidden, Operand, Step, Verdict};
 
 use crate::check::{CheckError, Prepared};
-use crate::{CheckOptions, Inputs, RawTensor, RuntimeError, RuntimeKind, open};
+use crate::{CheckOptions, RawTensor, RuntimeError, RuntimeKind, Session as _, open};
 use graph::Graph;
 use narrow::{Question, narrow};
 use pair::{Case, Pair};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use value::{NumberType, Numbers, Value};
+
+/// A difference of so many times the tolerance is no longer rounding. Of a smaller one that goes when values are read, nothing follows: without
+/// its optimisations a runtime rounds as the other does.
+const ROUNDED_OTHERWISE: f64 = 30.0;
 
 /// Why a difference cannot be looked into.
 #[derive(Debug, thiserror::Error)]
@@ -102,7 +106,7 @@ pub fn bisect(
     };
     let names = [name(&sides[0]), name(&sides[1])];
 
-    let (failed, case) = {
+    let (failed, case, cache) = {
         progress("loading the graph on both");
         let session = |side: usize| open(sides[side].runtime, &models[side], &options.open).map_err(CheckError::from);
         let mut pair = Pair::new([session(0)?, session(1)?], prepared.tolerances.base(), prepared.tasks.len());
@@ -113,7 +117,7 @@ pub fn bisect(
             format!("{}{task}: {}", check.check, check.detail)
         });
         // The sessions are closed here: what follows loads the graph anew, with other outputs.
-        (failed.collect::<Vec<_>>(), pair.smallest().map(|case| (case, pair.runs)))
+        (failed.collect::<Vec<_>>(), pair.smallest().map(|case| (case, pair.runs)), pair.cache_shape())
     };
     let done = |case: Option<String>, beyond_tolerance: bool, verdict: Verdict| Bisection {
         sides: names.clone(),
@@ -124,7 +128,7 @@ pub fn bisect(
     };
     let Some((case, runs)) = case else { return Ok(done(None, false, Verdict::Same)) };
     let described = Some(describe(&case, &names, prepared.tolerances.base(), runs));
-    let beyond = case.excess > 1.0;
+    let (beyond, large) = (case.excess > 1.0, case.excess > ROUNDED_OTHERWISE);
     if let Some(failure) = &case.error {
         let (runtime, message) = (names[failure.side].clone(), failure.message.clone());
         return Ok(done(described, beyond, Verdict::Fails { runtime, message }));
@@ -138,10 +142,10 @@ pub fn bisect(
     let altered = [0, 1].map(|side| sides[side].model.as_deref().map(Graph::read));
     let [one, other] = altered;
     let graphs = [one.transpose()?, other.transpose()?];
-    let feed = feed(&case.inputs, &graph, &prepared);
+    let wanted = graph.inputs();
+    let feed: Vec<_> = case.inputs.feed(cache).into_iter().filter(|(name, _)| wanted.contains(name)).collect();
     let inputs: BTreeMap<String, Value> = feed.iter().map(|(name, tensor)| (name.clone(), given(tensor))).collect();
-    let question =
-        Question { graph: &graph, inputs: &inputs, differing: beyond.then_some(("logits", case.difference)) };
+    let question = Question { graph: &graph, inputs: &inputs, differing: large.then_some(("logits", case.difference)) };
     let mut observe = |side: usize, values: &[String]| -> Result<narrow::Observed, RuntimeError> {
         let of_side = graphs[side].as_ref().unwrap_or(&graph);
         observe::observe(sides[side].runtime, of_side, values, &feed, &options.open)
@@ -150,19 +154,7 @@ pub fn bisect(
     Ok(done(described, beyond, verdict))
 }
 
-/// The graph's inputs by name.
-fn feed(inputs: &Inputs, graph: &Graph, prepared: &Prepared) -> Vec<(String, RawTensor)> {
-    let config = &prepared.manifest.config;
-    let cache = crate::CacheShape {
-        layers: config.num_hidden_layers,
-        kv_heads: config.num_key_value_heads,
-        head_dim: config.head_dim,
-        dtype: if prepared.manifest.dtype == "f16" { crate::CacheType::F16 } else { crate::CacheType::F32 },
-    };
-    let wanted = graph.inputs();
-    inputs.feed(cache).into_iter().filter(|(name, _)| wanted.contains(name)).collect()
-}
-
+/// An input as its numbers go in.
 fn given(tensor: &RawTensor) -> Value {
     let float = |number_type, numbers: Vec<f32>, shape: &[usize]| {
         Value::new(number_type, shape.to_vec(), Numbers::Float(numbers))

@@ -46,7 +46,7 @@ pub const DEFAULT_RUNTIMES: [RuntimeKind; 3] =
 pub const DEFAULT_DRAWN: usize = 4;
 
 /// What to check.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct CheckOptions {
     /// Runtimes, in the order in which they run; absent for those of [`DEFAULT_RUNTIMES`] that the artifact is for.
     pub runtimes: Option<Vec<RuntimeKind>>,
@@ -60,18 +60,6 @@ pub struct CheckOptions {
     pub drawn: Drawn,
     /// How to open the graph.
     pub open: OpenOptions,
-}
-
-impl Default for CheckOptions {
-    fn default() -> Self {
-        Self {
-            runtimes: None,
-            tolerance: None,
-            max_distortion: None,
-            drawn: Drawn::default(),
-            open: OpenOptions::default(),
-        }
-    }
 }
 
 type Check = fn(&mut Subject<'_>) -> Result<Vec<CheckResult>, RuntimeError>;

@@ -130,8 +130,8 @@ fn dequantised(node: &Node, inputs: &[Option<&Value>], output: &Value, at: usize
         1 => Some(value.at(*own.get(axis)?)),
         _ => Some(value.at(place(&value.shape, own))),
     };
-    if block > 0 {
-        *own.get_mut(axis)? /= block;
+    if let Some(position) = own.get_mut(axis) {
+        *position = position.checked_div(block).unwrap_or(*position);
     }
     let zero = zeros.map_or(Some(0.0), |zeros| of(zeros, &own))?;
     let number = (x.at(at) - zero) * of(scales, &own)?;
