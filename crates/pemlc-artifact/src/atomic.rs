@@ -156,10 +156,7 @@ fn put_back(aside: &Path, parent: &Path) -> io::Result<()> {
 
 /// Whether a renaming failed because the name is taken.
 fn is_taken(kind: io::ErrorKind) -> bool {
-    matches!(
-        kind,
-        io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory
-    )
+    matches!(kind, io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory)
 }
 
 /// A directory that was moved out of the way, into one that removes itself.
@@ -298,7 +295,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let destination = folder.path().join("artifact");
         let names = || {
-            let mut names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            let mut names: Vec<_> =
+                fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
             names.sort();
             names
         };

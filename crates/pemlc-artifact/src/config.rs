@@ -153,7 +153,8 @@ impl ModelConfig {
             }
         };
         let scaling = scaling.map(|value| ("rope_scaling", value));
-        for (name, value) in [("rms_norm_eps", self.rms_norm_eps), ("rope_theta", self.rope_theta)].into_iter().chain(scaling)
+        for (name, value) in
+            [("rms_norm_eps", self.rms_norm_eps), ("rope_theta", self.rope_theta)].into_iter().chain(scaling)
         {
             if !(value.is_finite() && value > 0.0) {
                 return Err(format!("`{name}` is {value}, expected a positive number"));

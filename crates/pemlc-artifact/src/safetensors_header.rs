@@ -112,8 +112,11 @@ impl<'de> Visitor<'de> for Entries<'_> {
 
 /// Tensors that share bytes would let a small file stand for any amount of memory.
 fn refuse_overlap(entries: &BTreeMap<String, HeaderEntry>) -> Result<(), String> {
-    let mut places: Vec<(&str, &Range<usize>)> =
-        entries.iter().map(|(name, entry)| (name.as_str(), &entry.bytes)).filter(|(_, bytes)| !bytes.is_empty()).collect();
+    let mut places: Vec<(&str, &Range<usize>)> = entries
+        .iter()
+        .map(|(name, entry)| (name.as_str(), &entry.bytes))
+        .filter(|(_, bytes)| !bytes.is_empty())
+        .collect();
     places.sort_unstable_by_key(|(name, bytes)| (bytes.start, *name));
     match places.windows(2).find(|pair| pair[1].1.start < pair[0].1.end) {
         None => Ok(()),

@@ -37,30 +37,70 @@ fn tokenizers() -> Vec<Value> {
     let word_level = json!({"type": "WordLevel", "unk_token": "<s>", "vocab": {"<s>": 0, "a": 1, "film": 2}});
     vec![
         whole(
-            sequence("normalizers", "Sequence", vec![json!({"type": "NFC"}), json!({"type": "Prepend", "prepend": "_"}),
-                json!({"type": "Replace", "pattern": {"String": " "}, "content": "Ġ"}), json!({"type": "Strip", "strip_left": true, "strip_right": false})]),
-            sequence("pretokenizers", "Sequence", vec![split(r"(?i:'s|'t)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|\s+(?!\S)|\s+", "Isolated"),
-                json!({"type": "Digits", "individual_digits": true}), byte_level.clone()]),
-            sequence("processors", "Sequence", vec![byte_level.clone(), template.clone()]), byte_level, bpe,
+            sequence(
+                "normalizers",
+                "Sequence",
+                vec![
+                    json!({"type": "NFC"}),
+                    json!({"type": "Prepend", "prepend": "_"}),
+                    json!({"type": "Replace", "pattern": {"String": " "}, "content": "Ġ"}),
+                    json!({"type": "Strip", "strip_left": true, "strip_right": false}),
+                ],
+            ),
+            sequence(
+                "pretokenizers",
+                "Sequence",
+                vec![
+                    split(r"(?i:'s|'t)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|\s+(?!\S)|\s+", "Isolated"),
+                    json!({"type": "Digits", "individual_digits": true}),
+                    byte_level.clone(),
+                ],
+            ),
+            sequence("processors", "Sequence", vec![byte_level.clone(), template.clone()]),
+            byte_level,
+            bpe,
         ),
         whole(
             json!({"type": "Replace", "pattern": {"Regex": "[aeiou]+"}, "content": "e"}),
-            json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true}), template,
-            sequence("decoders", "Sequence", vec![json!({"type": "Replace", "pattern": {"String": "▁"}, "content": " "}), json!({"type": "ByteFallback"}),
-                json!({"type": "Fuse"}), json!({"type": "Strip", "content": " ", "start": 1, "stop": 0})]),
+            json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true}),
+            template,
+            sequence(
+                "decoders",
+                "Sequence",
+                vec![
+                    json!({"type": "Replace", "pattern": {"String": "▁"}, "content": " "}),
+                    json!({"type": "ByteFallback"}),
+                    json!({"type": "Fuse"}),
+                    json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}),
+                ],
+            ),
             unigram,
         ),
         whole(
             json!({"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true, "strip_accents": null, "lowercase": true}),
-            json!({"type": "BertPreTokenizer"}), json!({"type": "BertProcessing", "sep": ["a", 1], "cls": ["<s>", 0]}),
-            json!({"type": "WordPiece", "prefix": "##", "cleanup": true}), word_piece,
+            json!({"type": "BertPreTokenizer"}),
+            json!({"type": "BertProcessing", "sep": ["a", 1], "cls": ["<s>", 0]}),
+            json!({"type": "WordPiece", "prefix": "##", "cleanup": true}),
+            word_piece,
         ),
         whole(
-            sequence("normalizers", "Sequence", vec![json!({"type": "NFKD"}), json!({"type": "StripAccents"}), json!({"type": "Lowercase"})]),
-            sequence("pretokenizers", "Sequence", vec![json!({"type": "WhitespaceSplit"}), json!({"type": "Punctuation", "behavior": "Contiguous"}),
-                json!({"type": "CharDelimiterSplit", "delimiter": "-"})]),
+            sequence(
+                "normalizers",
+                "Sequence",
+                vec![json!({"type": "NFKD"}), json!({"type": "StripAccents"}), json!({"type": "Lowercase"})],
+            ),
+            sequence(
+                "pretokenizers",
+                "Sequence",
+                vec![
+                    json!({"type": "WhitespaceSplit"}),
+                    json!({"type": "Punctuation", "behavior": "Contiguous"}),
+                    json!({"type": "CharDelimiterSplit", "delimiter": "-"}),
+                ],
+            ),
             json!({"type": "RobertaProcessing", "sep": ["a", 1], "cls": ["<s>", 0], "trim_offsets": true, "add_prefix_space": true}),
-            json!({"type": "CTC", "pad_token": "<s>", "word_delimiter_token": "a", "cleanup": true}), word_level,
+            json!({"type": "CTC", "pad_token": "<s>", "word_delimiter_token": "a", "cleanup": true}),
+            word_level,
         ),
     ]
 }
@@ -113,7 +153,8 @@ fn costly_tokenizers_are_bounded() {
         let (mut tokenizer, key) = (tokenizers().swap_remove(0), format!("{place}s"));
         tokenizer[place] = json!({"type": "Sequence", key: vec![double.clone(); 60]});
         tokenize(&tokenizer.to_string());
-        let error = Tokenizer::from_json(&tokenizer.to_string()).err().map(|error| error.to_string()).unwrap_or_default();
+        let error =
+            Tokenizer::from_json(&tokenizer.to_string()).err().map(|error| error.to_string()).unwrap_or_default();
         assert!(error.contains("could make a text"), "{place}: {error}");
     }
 }
@@ -160,7 +201,8 @@ const EXTENSIONS: [&str; 3] = ["jsonl", "csv", "tsv"];
 
 fn task(kind: usize, extension: &str) -> TaskConfig {
     let file = format!("data.{extension}");
-    let mut settings = json!({"name": "t", "train": file, "validation": file, "template": "T: {text} A:", "on_long": "truncate"});
+    let mut settings =
+        json!({"name": "t", "train": file, "validation": file, "template": "T: {text} A:", "on_long": "truncate"});
     let more = match kind {
         0 => json!({"verbalizers": [" no", " yes"]}),
         1 => json!({"choices": "choices"}),

@@ -18,8 +18,8 @@ mod architecture;
 mod soft;
 
 pub use architecture::{
-    ARCHITECTURE_SCHEMA_VERSION, Architecture, Edge, Generators, Insertion, LARGEST_KERNEL, LARGEST_WIDTH, MOST_NODES, MOST_POSITIONS,
-    Operation,
+    ARCHITECTURE_SCHEMA_VERSION, Architecture, Edge, Generators, Insertion, LARGEST_KERNEL, LARGEST_WIDTH, MOST_NODES,
+    MOST_POSITIONS, Operation,
 };
 
 pub use soft::SoftPrompts;

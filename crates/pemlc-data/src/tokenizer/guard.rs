@@ -26,12 +26,16 @@ pub(super) fn check(json: &str) -> Result<(), String> {
     let encoding = growth(&parts.normalizer) * growth(&parts.pre_tokenizer);
     for (name, growth) in [("normalizer and pre_tokenizer", encoding), ("decoder", growth(&parts.decoder))] {
         if growth > MOST_GROWTH {
-            return Err(format!("its {name} could make a text {growth:.0e} times longer, at most {MOST_GROWTH:.0e} allowed"));
+            return Err(format!(
+                "its {name} could make a text {growth:.0e} times longer, at most {MOST_GROWTH:.0e} allowed"
+            ));
         }
     }
     let cost = [&parts.normalizer, &parts.pre_tokenizer, &parts.decoder].map(patterns_cost).iter().sum::<f64>();
     if cost > MOST_COST {
-        return Err(format!("its patterns have a cost of {cost:.0}, at most {MOST_COST:.0} allowed: they are long, or repeat parts often"));
+        return Err(format!(
+            "its patterns have a cost of {cost:.0}, at most {MOST_COST:.0} allowed: they are long, or repeat parts often"
+        ));
     }
     Ok(())
 }

@@ -103,8 +103,14 @@ pub fn check(dir: &Path, options: &CheckOptions, progress: &mut dyn FnMut(&str))
     let kinds = options.runtimes.as_ref().unwrap_or(&defaults);
     for kind in kinds {
         let positions = manifest.config.max_position_embeddings;
-        let artifact =
-            Artifact { paths: &paths, graphs: &manifest.graphs, probes: &probes, tasks: &tasks, tolerances: &tolerances, positions };
+        let artifact = Artifact {
+            paths: &paths,
+            graphs: &manifest.graphs,
+            probes: &probes,
+            tasks: &tasks,
+            tolerances: &tolerances,
+            positions,
+        };
         runtimes.push(check_runtime(*kind, &artifact, options, progress)?);
     }
     let derived = tasks.iter().enumerate().filter_map(|(index, task)| {

@@ -73,6 +73,9 @@ mod tests {
         assert_eq!(tolerances.of(1).at(40.0), 4e-4);
         assert_eq!(tolerances.of(2).at(400.0), 4e-3);
         assert_eq!(tolerances.widest().at(0.0), 2e-3);
-        assert_eq!((tolerances.derived(0), tolerances.derived(1), tolerances.derived(2)), (None, None, Some((5e-4, 2e-3))));
+        assert_eq!(
+            (tolerances.derived(0), tolerances.derived(1), tolerances.derived(2)),
+            (None, None, Some((5e-4, 2e-3)))
+        );
     }
 }

@@ -104,12 +104,7 @@ impl Backbone {
     }
 
     /// The same in f32, where [`exact_logits`](Self::exact_logits) are not: how far they are apart is what f32 rounding does in this model.
-    pub fn rounded_logits(
-        &self,
-        input: &Input<'_>,
-        positions: &[usize],
-        adaptation: &Adaptation,
-    ) -> Option<Vec<f32>> {
+    pub fn rounded_logits(&self, input: &Input<'_>, positions: &[usize], adaptation: &Adaptation) -> Option<Vec<f32>> {
         let logits = || self.logits_at(self.infer(input, adaptation, DType::F32, &mut |_| {}), positions);
         (self.device == Device::flex()).then(|| host(logits()))
     }

@@ -94,12 +94,7 @@ impl Sheet {
     }
 
     /// What `answer` says of `rows` and their scored positions, counted over all of them.
-    fn at_scored<T>(
-        &self,
-        rows: Range<usize>,
-        task_ids: &[i64],
-        answer: impl FnOnce(&Input<'_>, &[usize]) -> T,
-    ) -> T {
+    fn at_scored<T>(&self, rows: Range<usize>, task_ids: &[i64], answer: impl FnOnce(&Input<'_>, &[usize]) -> T) -> T {
         let tokens = rows.start * self.length..rows.end * self.length;
         let input = Input {
             rows: rows.len(),
