@@ -11,6 +11,8 @@ pub const CONFIGURATION: u64 = 4 << 20;
 pub const MANIFEST: u64 = 64 << 20;
 /// Largest text that is carried along as it is, or that only a tokenizer parses, in bytes. Tokenizers reach tens of megabytes.
 pub const TEXT: u64 = 256 << 20;
+/// Largest file of tensors that is read whole (adapters, probes), in bytes.
+pub const TENSORS: u64 = 16 << 30;
 
 /// The bytes of the regular file `path`, which may have `limit` of them.
 pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
@@ -26,7 +28,10 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     if metadata.len() > limit {
         return too_large(metadata.len());
     }
-    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or_default());
+    let mut bytes = Vec::new();
+    bytes
+        .try_reserve_exact(usize::try_from(metadata.len()).unwrap_or(usize::MAX))
+        .map_err(|_| io::ErrorKind::OutOfMemory)?;
     // It may have grown since.
     File::open(path)?.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit { too_large(bytes.len() as u64) } else { Ok(bytes) }

@@ -143,7 +143,7 @@ impl ModelConfig {
             return Err(format!("{heads} attention heads cannot share {kv_heads} key-value heads"));
         }
         if !self.head_dim.is_multiple_of(2) {
-            return Err(format!("head_dim {} is not an even number", self.head_dim));
+            return Err(format!("head_dim {} is not a positive even number", self.head_dim));
         }
         let scaling = match &self.rope_scaling {
             None => [1.0; 3],

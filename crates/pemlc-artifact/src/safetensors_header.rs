@@ -53,23 +53,25 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<BTreeMap<String, HeaderEntry>, Strin
         .ok_or_else(|| format!("truncated: the header should be {length} bytes, the file ends after {}", rest.len()))?;
     let data = 8 + header.len();
     let mut json = serde_json::Deserializer::from_slice(header);
-    let entries = Entries { data, file: bytes.len() }.deserialize(&mut json);
-    let entries =
-        entries.and_then(|entries| json.end().map(|()| entries)).map_err(|error| format!("header: {error}"))?;
+    let mut fault = None;
+    let entries = Entries { data, file: bytes.len(), fault: &mut fault }.deserialize(&mut json);
+    let entries = entries.and_then(|entries| json.end().map(|()| entries));
+    let entries = entries.map_err(|error| fault.unwrap_or_else(|| format!("header is not valid JSON: {error}")))?;
     refuse_overlap(&entries)?;
     Ok(entries)
 }
 
 /// Reads entries one at a time: a tree of the whole header would take tens of times its size.
-#[derive(Clone, Copy)]
-struct Entries {
+struct Entries<'a> {
     /// Where the tensors' bytes begin.
     data: usize,
     /// Bytes of the whole file.
     file: usize,
+    /// What is wrong with a tensor, without the place in the text that a JSON error has.
+    fault: &'a mut Option<String>,
 }
 
-impl<'de> DeserializeSeed<'de> for Entries {
+impl<'de> DeserializeSeed<'de> for Entries<'_> {
     type Value = BTreeMap<String, HeaderEntry>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
@@ -77,11 +79,11 @@ impl<'de> DeserializeSeed<'de> for Entries {
     }
 }
 
-impl<'de> Visitor<'de> for Entries {
+impl<'de> Visitor<'de> for Entries<'_> {
     type Value = BTreeMap<String, HeaderEntry>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object of tensors")
+        f.write_str("a map")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
@@ -91,13 +93,18 @@ impl<'de> Visitor<'de> for Entries {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             }
-            let of_tensor = |reason: String| A::Error::custom(format!("tensor `{name}`: {reason}"));
-            let raw = map.next_value().map_err(|error| of_tensor(error.to_string()))?;
-            let entry = entry(raw, self.data, self.file).map_err(of_tensor)?;
-            if entries.contains_key(&name) {
-                return Err(of_tensor("it is there twice".to_owned()));
+            let entry = match map.next_value::<RawEntry>() {
+                Ok(_) if entries.contains_key(&name) => Err("it is there twice".to_owned()),
+                Ok(raw) => entry(raw, self.data, self.file),
+                Err(error) => Err(error.to_string().split(" at line ").next().unwrap_or_default().to_owned()),
+            };
+            match entry {
+                Ok(entry) => drop(entries.insert(name, entry)),
+                Err(reason) => {
+                    *self.fault = Some(format!("tensor `{name}`: {reason}"));
+                    return Err(A::Error::custom("a tensor"));
+                }
             }
-            entries.insert(name, entry);
         }
         Ok(entries)
     }
@@ -110,7 +117,7 @@ fn refuse_overlap(entries: &BTreeMap<String, HeaderEntry>) -> Result<(), String>
         .map(|(name, entry)| (name.as_str(), &entry.bytes))
         .filter(|(_, bytes)| !bytes.is_empty())
         .collect();
-    places.sort_unstable_by_key(|(_, bytes)| bytes.start);
+    places.sort_unstable_by_key(|(name, bytes)| (bytes.start, *name));
     match places.windows(2).find(|pair| pair[1].1.start < pair[0].1.end) {
         None => Ok(()),
         Some(pair) => Err(format!("tensors `{}` and `{}` share bytes", pair[0].0, pair[1].0)),
@@ -180,6 +187,11 @@ tensor `a`: F32 [3] does not fill its 8 bytes
 tensor `a`: F32 [9223372036854775807, 4] does not fill its 8 bytes
 tensor `a`: invalid value: integer `-1`, expected u64
 tensor `a`: bytes 8..0 are outside the file's 8 bytes of data: is it truncated?
+tensor `a`: shape [0, 9223372036854775807, 4] is too large
+tensor `a`: missing field `dtype`
+tensor `a`: it is there twice
+tensors `a` and `b` share bytes
+header is not valid JSON: trailing characters at line 1 column 4
 ");
     }
 

@@ -130,7 +130,7 @@ pub(crate) fn write_with_metadata(
 
 /// Reads every tensor of `path` (F32, F16 and BF16 become f32; I32 and I64 become i64).
 pub fn read(path: &Path) -> Result<TensorMap, TensorError> {
-    let bytes = bounded_read::read(path, u64::MAX);
+    let bytes = bounded_read::read(path, bounded_read::TENSORS);
     let bytes = bytes.map_err(|source| TensorError::Io { path: path.to_path_buf(), source })?;
     let malformed = |reason| TensorError::Malformed { path: path.to_path_buf(), reason };
     let mut tensors = TensorMap::new();

@@ -2,10 +2,9 @@
 
 use proptest::prelude::*;
 use proptest::sample::Index;
-use std::fmt;
 
 /// One change of a file.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 enum Edit {
     /// Bits turned over in one byte.
     Flip(Index, u8),
@@ -22,15 +21,9 @@ enum Edit {
 }
 
 /// A few changes of a file.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Damage {
     edits: Vec<Edit>,
-}
-
-impl fmt::Debug for Damage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Damage of {} edits", self.edits.len())
-    }
 }
 
 impl Damage {

@@ -4,6 +4,9 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::{Map, Value, json};
 
+/// Values, or bytes of a text, that multiplying makes at most.
+const LARGEST: usize = 20_000;
+
 /// One change of a document.
 #[derive(Debug, Clone)]
 pub struct Change {
@@ -46,8 +49,11 @@ impl Change {
                     What::Nest(depth) => {
                         *value = (0..*depth).fold(value.take(), |inner, _| Value::Array(vec![inner]));
                     }
+                    // Not of what was multiplied before.
+                    What::Multiply(times) if size(value) * times > LARGEST => {}
                     What::Multiply(times) => match value {
-                        Value::Array(items) => *items = items.repeat(*times),
+                        Value::Array(items) => *items = vec![items.clone(); *times].concat(),
+                        Value::String(text) if text.len() * times > LARGEST => {}
                         Value::String(text) => *text = text.repeat(*times),
                         other => *other = Value::Array(vec![other.clone(); *times]),
                     },

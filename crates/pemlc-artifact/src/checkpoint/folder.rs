@@ -23,7 +23,10 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
     let mut texts: BTreeMap<&str, String> = BTreeMap::new();
     let mut hashed = Vec::new();
     for name in DESCRIPTIONS.into_iter().chain(CARRIED) {
-        let limit = if name.ends_with("config.json") { bounded_read::CONFIGURATION } else { bounded_read::TEXT };
+        let limit = match name {
+            "config.json" | "generation_config.json" => bounded_read::CONFIGURATION,
+            _ => bounded_read::TEXT,
+        };
         if let Some(text) = read_optional(&path.join(name), limit)? {
             texts.insert(name, text);
             hashed.push((path.join(name), name.to_owned()));

@@ -166,6 +166,8 @@ impl<'a> Patterns<'a> {
 const LONGEST_PATTERN: usize = 4096;
 /// What a part of a pattern may take compiled, in bytes; a pattern has as many parts as it has look-arounds.
 const COMPILED_PART: usize = 1 << 18;
+/// Steps that matching a module's path may take back: it has some fifty characters.
+const STEPS: usize = 20_000;
 
 fn compile(config: &Config, key: &str, pattern: &str) -> Result<Regex, PeftError> {
     if pattern.len() > LONGEST_PATTERN {
@@ -174,6 +176,7 @@ fn compile(config: &Config, key: &str, pattern: &str) -> Result<Regex, PeftError
     }
     RegexBuilder::new(pattern)
         .delegate_size_limit(COMPILED_PART)
+        .backtrack_limit(STEPS)
         .build()
         .map_err(|error| config.unsupported(&format!("`{key}`: the pattern {pattern} cannot be read: {error}")))
 }

@@ -3,7 +3,7 @@
 use super::{BOUND, fixture, names_its_file};
 use pemlc_artifact::Checkpoint;
 use pemlc_artifact::tensors::{self, TensorMap};
-use pemlc_hostile::{Damage, bounded, changes, damage, header_changes};
+use pemlc_hostile::{bounded, changes, damage, header_changes};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::fs;
@@ -141,7 +141,7 @@ proptest! {
         FOLDER.with(|folder| {
             let contents = folder.contents(WEIGHTS[which]);
             let header = 8 + u64::from_le_bytes(*contents.first_chunk().unwrap()) as usize;
-            folder.with(WEIGHTS[which], &[&Damage::apply(&damage, &contents[..header]), &contents[header..]].concat());
+            folder.with(WEIGHTS[which], &[damage.apply(&contents[..header]), contents[header..].to_vec()].concat());
         });
     }
 

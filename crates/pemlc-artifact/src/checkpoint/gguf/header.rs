@@ -182,7 +182,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Header, String> {
 fn refuse_overlap(tensors: &BTreeMap<String, TensorInfo>) -> Result<(), String> {
     let places = tensors.iter().map(|(name, tensor)| (name.as_str(), &tensor.bytes));
     let mut places: Vec<(&str, &Range<usize>)> = places.filter(|(_, bytes)| !bytes.is_empty()).collect();
-    places.sort_unstable_by_key(|(_, bytes)| bytes.start);
+    places.sort_unstable_by_key(|(name, bytes)| (bytes.start, *name));
     match places.windows(2).find(|pair| pair[1].1.start < pair[0].1.end) {
         None => Ok(()),
         Some(pair) => Err(format!("tensors `{}` and `{}` share bytes", pair[0].0, pair[1].0)),

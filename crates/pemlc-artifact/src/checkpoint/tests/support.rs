@@ -5,7 +5,7 @@ use crate::tensors::{NamedTensor, TensorMap};
 use std::path::{Path, PathBuf};
 
 /// A metadata value to write.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(super) enum Meta {
     U32(u32),
     F32(f32),
