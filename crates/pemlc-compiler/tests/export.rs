@@ -7,6 +7,7 @@ use pemlc_artifact::artifact::ArtifactManifest;
 use pemlc_artifact::hash::{first_difference, hash_directory};
 use pemlc_artifact::run::RunManifest;
 use pemlc_artifact::tensors::{self, Values};
+use pemlc_compiler::passes::{PipelineOptions, Precision};
 use pemlc_compiler::{ExportError, ExportOptions, export};
 use std::fs;
 use std::path::Path;
@@ -63,6 +64,18 @@ fn the_model_card() {
     let fixture = Fixture::new(Spec { shared: true, ..Spec::default() });
     let card = fs::read_to_string(fixture.export().join("README.md")).unwrap();
     insta::assert_snapshot!(card.replace(env!("CARGO_PKG_VERSION"), "VERSION"));
+}
+
+#[test]
+fn a_number_type_of_a_later_opset_is_refused() {
+    let fixture = Fixture::new(Spec { shared: true, ..Spec::default() });
+    let out = fixture.folder.path().join("out");
+    let pipeline = PipelineOptions { precision: Precision::Int4, ..PipelineOptions::default() };
+    let options = ExportOptions { pipeline, ..ExportOptions::default() };
+    let error = export(&fixture.run(), None, &out, &options, &mut |_| {}).unwrap_err();
+    let expected = "--dtype int4 needs opset 21, 18 was asked for: leave out --opset, or use --target ort";
+    assert_eq!(error.to_string(), expected);
+    assert!(!out.exists());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! How long an export of a real model with eight tasks takes, and how much memory. Run by hand:
 //! `PEMLC_BASE=path/to/model cargo test --release -p pemlc-compiler --test full_size -- --ignored --nocapture`.
-//! The adapters are made here; only their sizes matter.
+//! The adapters are made here; only their sizes matter. `PEMLC_DTYPE` and `PEMLC_TARGET=ort` are as `--dtype` and `--target`.
 
 #[allow(unreachable_pub, reason = "shared by several test files")]
 mod support;
@@ -11,6 +11,8 @@ use pemlc_artifact::run::{
 };
 use pemlc_artifact::tensors::{self, TensorMap};
 use pemlc_artifact::{Checkpoint, ModelConfig, Projection};
+use pemlc_compiler::passes::Precision;
+use pemlc_compiler::target::Operators;
 use pemlc_compiler::{ExportOptions, export};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -120,7 +122,15 @@ fn export_of_eight_tasks() {
     println!("before: peak {:.0?} MB", peak_megabytes());
     let start = Instant::now();
     let out = std::env::var_os("PEMLC_FULL_SIZE_OUT").map_or_else(|| folder.path().join("out"), PathBuf::from);
-    let options = ExportOptions { force: true, ..ExportOptions::default() };
+    let mut options = ExportOptions { force: true, ..ExportOptions::default() };
+    let asked = std::env::var("PEMLC_DTYPE").unwrap_or_default();
+    if let Some(precision) = Precision::ALL.into_iter().find(|precision| precision.name() == asked) {
+        options.pipeline.precision = precision;
+    }
+    if std::env::var("PEMLC_TARGET").is_ok_and(|target| target == "ort") {
+        options.pipeline.target.operators = Operators::Ort;
+    }
+    options.pipeline.target.opset = options.pipeline.precision.lowest_opset(options.pipeline.target.operators);
     let manifest = export(&run, None, &out, &options, &mut |step| println!("{step}")).unwrap().manifest;
     println!("export: {:.2} s, peak {:.0?} MB", start.elapsed().as_secs_f64(), peak_megabytes());
     assert_eq!(manifest.tasks.len(), TASKS);

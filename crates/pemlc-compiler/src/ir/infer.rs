@@ -194,7 +194,7 @@ fn matmul(inputs: &[&ValueType]) -> Result<ValueType, String> {
 fn matmul_nbits((width, outputs, block): (usize, usize, usize), inputs: &[&ValueType]) -> Result<ValueType, String> {
     let [x, values, scales] = exactly(inputs)?;
     require(x, DType::F32)?;
-    let quantisation = Quantisation { encoding: Encoding::Nibbles, block: Some(block) };
+    let quantisation = Quantisation { encoding: Encoding::Nibbles, block };
     let rows = ValueType::new(DType::F32, [outputs, width]);
     for (found, part) in [(values, Part::Values), (scales, Part::Scales)] {
         let expected = quantisation.value_type(part, &rows)?;

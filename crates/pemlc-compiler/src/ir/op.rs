@@ -67,7 +67,8 @@ pub enum Op {
     /// Matrix product over the two last axes, broadcasting the others.
     MatMul,
     /// `x` f32 `[.., inputs]` by a matrix of four-bit numbers: `values` u8 `[outputs, blocks, block / 2]` and `scales` f32
-    /// `[outputs, blocks]`, as [`Encoding::Nibbles`](super::Encoding::Nibbles) has them. ONNX Runtime's own; what is computed is f32.
+    /// `[outputs, blocks]`, as [`Encoding::Nibbles`](super::Encoding::Nibbles) has them, 8 taken away from each number and no offset added. ONNX
+    /// Runtime's own; what is computed is f32.
     MatMulNBits {
         /// Size of the axis summed over.
         inputs: usize,

@@ -439,7 +439,7 @@ impl<'a> Cursor<'a> {
                 self.expect(",")?;
                 let encoding = self.one_of(&Encoding::ALL, Encoding::name)?;
                 self.expect(",")?;
-                let block = if self.take("row") { None } else { Some(self.number::<u32>("a size or `row`")? as usize) };
+                let block = self.number::<u32>("a size")? as usize;
                 self.expect(",")?;
                 let rows = Box::new(self.expression(depth + 1)?);
                 Expression::Quantise { part, quantisation: Quantisation { encoding, block }, rows }

@@ -1,39 +1,40 @@
-//! Matrices held in whole numbers: each row in blocks of columns that share a scale. A number is its integer times its block's scale.
+//! Matrices held in whole numbers: each row in blocks of columns that share a scale and an offset. A number is its integer times its
+//! block's scale, plus its offset.
 //!
-//! Scales are numbers that f16 holds, whatever type they are stored in: every target then holds the same weights, and their products
-//! with integers of eight bits are exact in f32, so that runtimes cannot differ in what they dequantise.
+//! Scales and offsets are numbers that f16 holds, whatever type they are stored in: every target then holds the same weights. The product of
+//! a scale and an integer of eight bits is exact in f32, and the sum rounds once, so that runtimes cannot differ in what they dequantise.
 
 use super::value::{DType, ValueType};
 
 /// What the integers are and how they are laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Encoding {
-    /// -127 to 127, one to a byte.
-    I8,
-    /// -8 to 7, ONNX's own type: two to a byte, the first in the low half.
-    I4,
-    /// The same, 8 added to each, in bytes of two: what ONNX Runtime's `MatMulNBits` reads.
+    /// 0 to 255, one to a byte.
+    U8,
+    /// 0 to 15, ONNX's own type: two to a byte, the first in the low half.
+    U4,
+    /// The same bytes, of which ONNX Runtime's `MatMulNBits` takes 8 away: its offsets are larger by eight scales.
     Nibbles,
 }
 
 impl Encoding {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::I8, Self::I4, Self::Nibbles];
+    pub const ALL: [Self; 3] = [Self::U8, Self::U4, Self::Nibbles];
 
     /// Name in the text form.
     pub fn name(self) -> &'static str {
         match self {
-            Self::I8 => "i8",
-            Self::I4 => "i4",
+            Self::U8 => "u8",
+            Self::U4 => "u4",
             Self::Nibbles => "nibbles",
         }
     }
 
-    /// Smallest and largest integer.
-    pub fn range(self) -> (f32, f32) {
+    /// The largest integer.
+    pub fn largest(self) -> f32 {
         match self {
-            Self::I8 => (-127.0, 127.0),
-            Self::I4 | Self::Nibbles => (-8.0, 7.0),
+            Self::U8 => 255.0,
+            Self::U4 | Self::Nibbles => 15.0,
         }
     }
 }
@@ -43,28 +44,31 @@ impl Encoding {
 pub struct Quantisation {
     /// The integers.
     pub encoding: Encoding,
-    /// Columns that share a scale; absent when all of a row do. The last block is filled up with zeros.
-    pub block: Option<usize>,
+    /// Columns that share a scale and an offset, an even number. The last block of a row is filled up with its last number.
+    pub block: usize,
 }
 
 /// What of a quantised matrix an initialiser holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Part {
-    /// `[rows, blocks, block]` integers, `[rows, columns]` where a row is one block, `[rows, blocks, block / 2]` bytes of nibbles.
+    /// `[rows, blocks, block]` integers, `[rows, blocks, block / 2]` bytes of nibbles.
     Values,
-    /// `[rows, blocks, 1]` f16, `[rows, 1]` where a row is one block, `[rows, blocks]` f32 beside nibbles.
+    /// `[rows, blocks, 1]` f16, `[rows, blocks]` f32 beside nibbles.
     Scales,
+    /// As the scales.
+    Offsets,
 }
 
 impl Part {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Values, Self::Scales];
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Values, Self::Scales, Self::Offsets];
 
     /// Name in the text form.
     pub fn name(self) -> &'static str {
         match self {
             Self::Values => "values",
             Self::Scales => "scales",
+            Self::Offsets => "offsets",
         }
     }
 }
@@ -72,7 +76,7 @@ impl Part {
 impl Quantisation {
     /// Blocks of a row of `columns` numbers.
     pub fn blocks(self, columns: usize) -> usize {
-        self.block.map_or(1, |block| columns.div_ceil(block))
+        columns.div_ceil(self.block.max(1))
     }
 
     /// Type of a part of a matrix `rows` `[rows, columns]`; the error says in words what does not fit.
@@ -81,21 +85,17 @@ impl Quantisation {
         let Some([count, columns]) = shape.as_deref() else {
             return Err(format!("only a matrix of f32 can be quantised, not {rows}"));
         };
-        if self.block.is_none_or(|block| block % 2 == 1 || block == 0) && self.encoding != Encoding::I8
-            || self.block == Some(0)
-        {
-            return Err(format!("{} take blocks of an even number of columns", self.encoding.name()));
+        if self.block == 0 || self.block % 2 == 1 {
+            return Err(format!("blocks have an even number of columns, not {}", self.block));
         }
         let blocks = self.blocks(*columns);
         let of = |dtype, shape: &[usize]| Ok(ValueType::new(dtype, shape.iter().copied()));
-        match (part, self.encoding, self.block) {
-            (Part::Values, Encoding::I8, None) => of(DType::I8, &[*count, *columns]),
-            (Part::Values, Encoding::I8, Some(block)) => of(DType::I8, &[*count, blocks, block]),
-            (Part::Values, Encoding::I4, block) => of(DType::I4, &[*count, blocks, block.unwrap_or(*columns)]),
-            (Part::Values, Encoding::Nibbles, block) => of(DType::U8, &[*count, blocks, block.unwrap_or(*columns) / 2]),
-            (Part::Scales, Encoding::Nibbles, _) => of(DType::F32, &[*count, blocks]),
-            (Part::Scales, _, None) => of(DType::F16, &[*count, 1]),
-            (Part::Scales, _, Some(_)) => of(DType::F16, &[*count, blocks, 1]),
+        match (part, self.encoding) {
+            (Part::Values, Encoding::U8) => of(DType::U8, &[*count, blocks, self.block]),
+            (Part::Values, Encoding::U4) => of(DType::U4, &[*count, blocks, self.block]),
+            (Part::Values, Encoding::Nibbles) => of(DType::U8, &[*count, blocks, self.block / 2]),
+            (_, Encoding::Nibbles) => of(DType::F32, &[*count, blocks]),
+            (_, _) => of(DType::F16, &[*count, blocks, 1]),
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::expression::Expression;
 use super::graph::Graph;
 use super::op::Op;
+use super::quantisation::Quantisation;
 use super::tensor::{Data, Tensor};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -124,9 +125,8 @@ fn describe(expression: &Expression) -> String {
             format!("add_low_rank({}, {}, {})", describe(base), tensor(down), tensor(up))
         }
         Expression::ColumnNorms { base, norms } => format!("column_norms({}, {})", describe(base), tensor(norms)),
-        Expression::Quantise { part, quantisation, rows } => {
-            let block = quantisation.block.map_or_else(|| "row".to_owned(), |block| block.to_string());
-            format!("quantise({}, {}, {block}, {})", part.name(), quantisation.encoding.name(), describe(rows))
+        Expression::Quantise { part, quantisation: Quantisation { encoding, block }, rows } => {
+            format!("quantise({}, {}, {block}, {})", part.name(), encoding.name(), describe(rows))
         }
     }
 }

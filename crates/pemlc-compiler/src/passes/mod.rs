@@ -64,15 +64,18 @@ pub struct PipelineOptions {
 
 /// The passes that a lowered decoder goes through, in order.
 pub fn decoder_passes(options: &PipelineOptions) -> Vec<Box<dyn Pass>> {
-    vec![
-        Box::new(FoldSharedDelta),
-        Box::new(options.switch.clone()),
-        Box::new(FoldConstants),
-        Box::new(Deduplicate),
-        Box::new(DeadCode),
-        Box::new(ChoosePrecision(options.precision)),
-        Box::new(Quantise { precision: options.precision, operators: options.target.operators }),
-    ]
+    let mut passes: Vec<Box<dyn Pass>> = Vec::new();
+    // A step of four bits is larger than most of a delta: merged, it would be rounded away. So it stays beside the weight, in f32.
+    if options.precision != Precision::Int4 {
+        passes.push(Box::new(FoldSharedDelta));
+    }
+    passes.push(Box::new(options.switch.clone()));
+    passes.push(Box::new(FoldConstants));
+    passes.push(Box::new(Deduplicate));
+    passes.push(Box::new(DeadCode));
+    passes.push(Box::new(ChoosePrecision(options.precision)));
+    passes.push(Box::new(Quantise { precision: options.precision, operators: options.target.operators }));
+    passes
 }
 
 /// The pass `name` in its default form: what text tests name.

@@ -5,7 +5,7 @@
 //! per cent of the numbers, and small beside the weight that they correct: they stay f32. The product that comes last gives the logits,
 //! whose error nothing averages out: with the table it keeps eight bits where others get four.
 //!
-//! The standard form is a cast and a product by the scales, which ONNX Runtime and tract evaluate once, at load. `DequantizeLinear` would
+//! The standard form is a cast, a product by the scales and a sum with the offsets, which ONNX Runtime and tract evaluate once, at load. `DequantizeLinear` would
 //! be the word for it, but ONNX Runtime 1.32 takes it in front of a product as leave to round *activations* to eight bits (it becomes
 //! `MatMulNBits` at accuracy level 4): the graph would compute something else there than elsewhere.
 
@@ -16,7 +16,7 @@ use crate::ir::{Binary, DType, Encoding, Expression, Graph, IrError, Node, Op, P
 use crate::target::Operators;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Numbers that share a scale in four bits.
+/// Numbers that share a scale and an offset.
 const BLOCK: usize = 32;
 
 /// See the module. Other precisions than `int8` and `int4` change nothing.
@@ -50,9 +50,18 @@ impl Pass for Quantise {
         let roles = roles(graph, &mut outcome);
         let last =
             roles.values().filter_map(|role| if let Role::Product(place) = role { Some(*place) } else { None }).max();
-        let chosen: BTreeMap<ValueId, Quantisation> =
-            roles.iter().map(|(id, role)| (*id, self.quantisation(*role, last))).collect();
-        rewrite(graph, &chosen, self.operators, &mut outcome).map_err(|error| error.to_string())?;
+        let mut chosen = BTreeMap::new();
+        for (id, role) in &roles {
+            let mut quantisation = self.quantisation(*role, last);
+            let [inputs, _] = shape(graph, *id);
+            if quantisation.encoding == Encoding::Nibbles && !inputs.is_multiple_of(BLOCK) {
+                let name = &graph.value(*id).name;
+                outcome.declined.push(format!("`{name}` keeps 8 bits: {inputs} inputs are no whole blocks of {BLOCK}"));
+                quantisation.encoding = Encoding::U8;
+            }
+            chosen.insert(*id, quantisation);
+        }
+        rewrite(graph, &chosen, &mut outcome).map_err(|error| error.to_string())?;
         Ok(outcome)
     }
 }
@@ -60,11 +69,12 @@ impl Pass for Quantise {
 impl Quantise {
     fn quantisation(&self, role: Role, last: Option<usize>) -> Quantisation {
         let product = matches!(role, Role::Product(place) if Some(place) != last);
-        if self.precision == Precision::Int8 || !product {
-            return Quantisation { encoding: Encoding::I8, block: None };
-        }
-        let encoding = if self.operators == Operators::Ort { Encoding::Nibbles } else { Encoding::I4 };
-        Quantisation { encoding, block: Some(BLOCK) }
+        let encoding = match (self.precision == Precision::Int4 && product, self.operators) {
+            (false, _) => Encoding::U8,
+            (true, Operators::Standard) => Encoding::U4,
+            (true, Operators::Ort) => Encoding::Nibbles,
+        };
+        Quantisation { encoding, block: BLOCK }
     }
 }
 
@@ -119,19 +129,15 @@ fn columns_as_rows(weight: Expression) -> Expression {
     }
 }
 
-/// The two initialisers of a quantised weight.
+/// The initialisers of a quantised weight.
 #[derive(Clone, Copy)]
 struct Parts {
     values: ValueId,
     scales: ValueId,
+    offsets: ValueId,
 }
 
-fn rewrite(
-    graph: &mut Graph,
-    chosen: &BTreeMap<ValueId, Quantisation>,
-    operators: Operators,
-    outcome: &mut Outcome,
-) -> Result<(), IrError> {
+fn rewrite(graph: &mut Graph, chosen: &BTreeMap<ValueId, Quantisation>, outcome: &mut Outcome) -> Result<(), IrError> {
     let (mut rewriter, nodes) = Rewriter::new(graph);
     let mut made: BTreeMap<ValueId, Parts> = BTreeMap::new();
     // A head that is tied to the table has the same rows.
@@ -153,17 +159,14 @@ fn rewrite(
                 parts
             }
         };
+        let size = shape(rewriter.graph(), weight);
         if table {
-            gather(&mut rewriter, &node, parts)?;
-        } else if let (Encoding::Nibbles, Operators::Ort, Some(block)) =
-            (quantisation.encoding, operators, quantisation.block)
-        {
-            let [inputs, outputs] = shape(rewriter.graph(), weight);
-            let op = Op::MatMulNBits { inputs, outputs, block };
-            rewriter.replace(node.output(), op, &[node.inputs[0], parts.values, parts.scales]);
+            gather(&mut rewriter, &node, quantisation, size[1], parts)?;
+        } else if quantisation.encoding == Encoding::Nibbles {
+            by_nibbles(&mut rewriter, &node, quantisation, size, parts)?;
         } else {
             if widened.insert(weight) {
-                widen(&mut rewriter, weight, quantisation, parts)?;
+                widen(&mut rewriter, weight, quantisation, size, parts)?;
             }
             rewriter.keep(node);
         }
@@ -184,7 +187,7 @@ fn parts(
     let missing = || IrError::Initialiser { name: name.clone(), reason: "has no expression".to_owned() };
     let expression = rewriter.take_initialiser(weight).ok_or_else(missing)?;
     let rows = if table { expression } else { columns_as_rows(expression) };
-    if let Some((_, parts)) = tables.iter().find(|(known, _)| quantisation.block.is_none() && *known == rows) {
+    if let Some((_, parts)) = tables.iter().find(|(known, _)| quantisation.encoding == Encoding::U8 && *known == rows) {
         outcome.changed.push(format!("weight `{name}` is `{}`, held once", rewriter.name(parts.values)));
         return Ok(*parts);
     }
@@ -192,13 +195,15 @@ fn parts(
         let rows = Box::new(rows.clone());
         rewriter.initialiser(format!("{name}.{}", part.name()), Expression::Quantise { part, quantisation, rows })
     };
-    let parts = Parts { values: add(Part::Values)?, scales: add(Part::Scales)? };
+    let parts = Parts { values: add(Part::Values)?, scales: add(Part::Scales)?, offsets: add(Part::Offsets)? };
     if table {
         tables.push((rows, parts));
     }
-    let bits = if quantisation.encoding == Encoding::I8 { 8 } else { 4 };
-    let scale = quantisation.block.map_or("row".to_owned(), |block| format!("{block} numbers of a row"));
-    outcome.changed.push(format!("weight `{name}` is held in {bits} bits, a scale for each {scale}"));
+    let bits = if quantisation.encoding == Encoding::U8 { 8 } else { 4 };
+    let block = quantisation.block;
+    outcome.changed.push(format!(
+        "weight `{name}` is held in {bits} bits, with a scale and an offset for each {block} numbers of a row"
+    ));
     Ok(parts)
 }
 
@@ -206,40 +211,93 @@ fn shape(graph: &Graph, weight: ValueId) -> [usize; 2] {
     graph.value(weight).value_type.fixed_shape().and_then(|shape| shape.try_into().ok()).unwrap_or_default()
 }
 
+/// A part as f32.
+fn wide(rewriter: &mut Rewriter<'_>, name: &str, part: Part, id: ValueId) -> Result<ValueId, IrError> {
+    rewriter.node(format!("{name}.{}_f32", part.name()), Op::Cast { to: DType::F32 }, &[id])
+}
+
+/// `values * scales + offsets`, in f32.
+fn numbers(rewriter: &mut Rewriter<'_>, name: &str, parts: Parts) -> Result<ValueId, IrError> {
+    let values = wide(rewriter, name, Part::Values, parts.values)?;
+    let scales = wide(rewriter, name, Part::Scales, parts.scales)?;
+    let offsets = wide(rewriter, name, Part::Offsets, parts.offsets)?;
+    let scaled = rewriter.node(format!("{name}.scaled"), Op::Binary(Binary::Mul), &[values, scales])?;
+    rewriter.node(format!("{name}.blocks"), Op::Binary(Binary::Add), &[scaled, offsets])
+}
+
 /// Makes the value `weight`, `[in, out]`, of its parts, which hold it as `[out, in]`.
 fn widen(
     rewriter: &mut Rewriter<'_>,
     weight: ValueId,
     quantisation: Quantisation,
+    [inputs, outputs]: [usize; 2],
     parts: Parts,
 ) -> Result<(), IrError> {
     let name = rewriter.name(weight).to_owned();
-    let [inputs, outputs] = shape(rewriter.graph(), weight);
-    let cast = Op::Cast { to: DType::F32 };
-    let values = rewriter.node(format!("{name}.values_f32"), cast.clone(), &[parts.values])?;
-    let scales = rewriter.node(format!("{name}.scales_f32"), cast, &[parts.scales])?;
-    let mut rows = rewriter.node(format!("{name}.scaled"), Op::Binary(Binary::Mul), &[values, scales])?;
-    if let Some(block) = quantisation.block {
-        let width = block * quantisation.blocks(inputs);
-        rows =
-            rewriter.node(format!("{name}.rows"), Op::Reshape { shape: vec![Some(outputs), Some(width)] }, &[rows])?;
-        if width > inputs {
-            let cut = Op::Slice { axis: 1, start: 0, end: inputs };
-            rows = rewriter.node(format!("{name}.unfilled"), cut, &[rows])?;
-        }
+    let blocks = numbers(rewriter, &name, parts)?;
+    let width = quantisation.block * quantisation.blocks(inputs);
+    let shape = vec![Some(outputs), Some(width)];
+    let mut rows = rewriter.node(format!("{name}.rows"), Op::Reshape { shape }, &[blocks])?;
+    if width > inputs {
+        let cut = Op::Slice { axis: 1, start: 0, end: inputs };
+        rows = rewriter.node(format!("{name}.unfilled"), cut, &[rows])?;
     }
     rewriter.replace(weight, Op::Transpose { permutation: vec![1, 0] }, &[rows]);
     Ok(())
 }
 
-/// Gathers rows of both parts and turns those into f32, not the table.
-fn gather(rewriter: &mut Rewriter<'_>, node: &Node, parts: Parts) -> Result<(), IrError> {
+/// Gathers rows of all parts and turns those into f32, not the table.
+fn gather(
+    rewriter: &mut Rewriter<'_>,
+    node: &Node,
+    quantisation: Quantisation,
+    columns: usize,
+    parts: Parts,
+) -> Result<(), IrError> {
     let name = rewriter.name(node.output()).to_owned();
-    let mut rows = Vec::with_capacity(2);
-    for (part, id) in [("values", parts.values), ("scales", parts.scales)] {
-        let gathered = rewriter.node(format!("{name}.{part}"), node.op.clone(), &[id, node.inputs[1]])?;
-        rows.push(rewriter.node(format!("{name}.{part}_f32"), Op::Cast { to: DType::F32 }, &[gathered])?);
+    let mut take = |part: Part, id: ValueId| {
+        rewriter.node(format!("{name}.{}", part.name()), node.op.clone(), &[id, node.inputs[1]])
+    };
+    let taken = Parts {
+        values: take(Part::Values, parts.values)?,
+        scales: take(Part::Scales, parts.scales)?,
+        offsets: take(Part::Offsets, parts.offsets)?,
+    };
+    let blocks = numbers(rewriter, &name, taken)?;
+    let rank = rewriter.graph().value(node.output()).value_type.rank();
+    let width = quantisation.block * quantisation.blocks(columns);
+    let shape: Vec<Option<usize>> = (1..rank).map(|_| None).chain([Some(width)]).collect();
+    if width == columns {
+        rewriter.replace(node.output(), Op::Reshape { shape }, &[blocks]);
+    } else {
+        let rows = rewriter.node(format!("{name}.rows"), Op::Reshape { shape }, &[blocks])?;
+        rewriter.replace(node.output(), Op::Slice { axis: rank - 1, start: 0, end: columns }, &[rows]);
     }
-    rewriter.replace(node.output(), Op::Binary(Binary::Mul), &rows);
+    Ok(())
+}
+
+/// A product by ONNX Runtime's operator, which has no offsets: each is its block's in every sum, and so multiplies the sum of the block's
+/// inputs. That is a product of a size less by the block.
+fn by_nibbles(
+    rewriter: &mut Rewriter<'_>,
+    node: &Node,
+    quantisation: Quantisation,
+    [inputs, outputs]: [usize; 2],
+    parts: Parts,
+) -> Result<(), IrError> {
+    let name = rewriter.name(node.output()).to_owned();
+    let (x, block, blocks) = (node.inputs[0], quantisation.block, quantisation.blocks(inputs));
+    let op = Op::MatMulNBits { inputs, outputs, block };
+    let product = rewriter.node(format!("{name}.nibbles"), op, &[x, parts.values, parts.scales])?;
+    let rank = rewriter.graph().value(x).value_type.rank();
+    let shape: Vec<Option<usize>> = (1..rank).map(|_| None).chain([Some(blocks), Some(block)]).collect();
+    let split = rewriter.node(format!("{name}.split"), Op::Reshape { shape }, &[x])?;
+    let sums = rewriter.node(format!("{name}.block_sums"), Op::ReduceSum { axes: vec![rank] }, &[split])?;
+    let shape: Vec<Option<usize>> = (1..rank).map(|_| None).chain([Some(blocks)]).collect();
+    let sums = rewriter.node(format!("{name}.sums"), Op::Reshape { shape }, &[sums])?;
+    let offsets = Op::Transpose { permutation: vec![1, 0] };
+    let offsets = rewriter.node(format!("{name}.offsets"), offsets, &[parts.offsets])?;
+    let moved = rewriter.node(format!("{name}.moved"), Op::MatMul, &[sums, offsets])?;
+    rewriter.replace(node.output(), Op::Binary(Binary::Add), &[product, moved]);
     Ok(())
 }

@@ -163,12 +163,12 @@ pub fn task_name(task: usize) -> String {
 fn config(spec: &Spec) -> ModelConfig {
     ModelConfig {
         family: spec.family,
-        hidden_size: 16,
-        intermediate_size: 24,
+        hidden_size: if spec.whole == Some(Encoding::Nibbles) { 32 } else { 16 },
+        intermediate_size: if spec.whole == Some(Encoding::Nibbles) { 64 } else { 24 },
         num_hidden_layers: 2,
         num_attention_heads: 4,
         num_key_value_heads: 2,
-        head_dim: 4,
+        head_dim: if spec.whole == Some(Encoding::Nibbles) { 8 } else { 4 },
         vocab_size: 32,
         max_position_embeddings: 64,
         rms_norm_eps: 1e-5,
@@ -189,7 +189,7 @@ fn base_weights(config: &ModelConfig, whole: Option<Encoding>) -> TensorMap {
         Some(encoding) => numbers.whole(shape, encoding),
         None => numbers.tensor(shape, limit),
     };
-    let eight = whole.map(|_| Encoding::I8);
+    let eight = whole.map(|_| Encoding::U8);
     weights.insert("model.embed_tokens.weight".to_owned(), matrix(&mut numbers, &vocabulary, 1024, eight));
     weights.insert("model.norm.weight".to_owned(), numbers.near_one(&[config.hidden_size]));
     if !config.tie_word_embeddings {

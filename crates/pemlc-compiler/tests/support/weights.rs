@@ -27,16 +27,19 @@ impl Numbers {
         NamedTensor { shape: shape.to_vec(), values: Values::F32(values) }
     }
 
-    /// A matrix that `encoding` holds exactly: multiples of a power of two, each row with one at the end of the range.
+    /// A matrix that `encoding` holds exactly: multiples of a power of two, a third of them below 0, each block of 32 with both ends of the range.
     pub fn whole(&mut self, shape: &[usize; 2], encoding: Encoding) -> NamedTensor {
-        let (low, high) = encoding.range();
-        let step = 1.0 / (-4.0 * low).log2().ceil().exp2();
-        let span = (high - low) as u64 + 1;
-        let number = |place: usize| {
-            let integer = (self.next() % span) as f32 + low;
-            step * if place.is_multiple_of(shape[1]) { low } else { integer }
+        let largest = encoding.largest();
+        let step = 0.5 / (largest + 1.0);
+        let mut number = |place: usize| {
+            let integer = match (place % shape[1]) % 32 {
+                0 => 0.0,
+                1 => largest,
+                _ => (self.next() % (largest as u64 + 1)) as f32,
+            };
+            step * (integer - (largest + 1.0) * 0.3125)
         };
-        NamedTensor { shape: shape.to_vec(), values: Values::F32((0..shape[0] * shape[1]).map(number).collect()) }
+        NamedTensor { shape: shape.to_vec(), values: Values::F32((0..shape[0] * shape[1]).map(&mut number).collect()) }
     }
 
     /// As [`Self::tensor`], around 1: for norm weights.
