@@ -67,7 +67,9 @@ pub fn check_task_names<'a>(path: &Path, names: impl IntoIterator<Item = &'a str
             return Err(malformed(format!("task name {name:?} is the folder of the shared adapter")));
         }
         if name == BASE_TASK {
-            return Err(malformed(format!("task name {name:?} is the base model's own: pemlc export --include-base adds it")));
+            return Err(malformed(format!(
+                "task name {name:?} is the base model's own: pemlc export --include-base adds it"
+            )));
         }
         if !seen.insert(name) {
             return Err(malformed(format!("task {name:?} is listed twice")));

@@ -7,9 +7,9 @@ use crate::ir::{Data, Tensor};
 use crate::linear_algebra::Matrix;
 use crate::lower::projection_path;
 use crate::normal_form::{LowRank, NormalForm, Prefix, PrefixLayer, Site};
+use pemlc_artifact::BASE_TASK;
 use pemlc_artifact::prompt::SHUT;
 use pemlc_artifact::run::TaskRecord;
-use pemlc_artifact::BASE_TASK;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -175,8 +175,7 @@ mod tests {
     fn a_shared_delta_is_taken_off_again() {
         let site = (0, Projection::QProj);
         let shared = LowRank { down: tensor(&[2, 1], &[1.0, 2.0]), up: tensor(&[1, 2], &[3.0, 4.0]) };
-        let mut form =
-            NormalForm { tasks: 2, shared: BTreeMap::from([(site, shared)]), ..NormalForm::default() };
+        let mut form = NormalForm { tasks: 2, shared: BTreeMap::from([(site, shared)]), ..NormalForm::default() };
         add_base_task(&mut form, &BTreeMap::new()).unwrap();
         assert_eq!(form.tasks, 3);
         let own = &form.private[&site];

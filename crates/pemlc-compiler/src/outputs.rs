@@ -4,7 +4,9 @@ use crate::emit::{DATA_FILE, MODEL_FILE, ort_adapter, write_models};
 use crate::export::ExportError;
 use crate::genai::{GENAI_CONFIG, genai_config};
 use crate::ir::{Graph, IrError, Tensor};
-use crate::lower::{AnswerTokens, lower_adapter_decoder, lower_pinned_decoder, lower_scorer, lower_uniform_scorer, projection_path};
+use crate::lower::{
+    AnswerTokens, lower_adapter_decoder, lower_pinned_decoder, lower_scorer, lower_uniform_scorer, projection_path,
+};
 use crate::normal_form::{NormalForm, PrefixLayer};
 use crate::target::Target;
 use pemlc_artifact::artifact::{GraphProfile, GraphRecord};

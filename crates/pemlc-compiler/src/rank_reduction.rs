@@ -43,6 +43,11 @@ struct Decomposed {
 /// Leaves out of `normal_form` what `tolerance`, between 0 and 1, allows.
 pub(crate) fn reduce_ranks(normal_form: &mut NormalForm, tolerance: f64) -> RankReduction {
     let tasks = normal_form.tasks;
+    let factors = normal_form.private.values().flat_map(|delta| [&delta.down, &delta.up]);
+    if !factors.filter_map(|tensor| tensor.as_f32()).flatten().all(|value| value.is_finite()) {
+        // Nothing is left out of what is broken: writing it stops the export and says where.
+        return RankReduction::default();
+    }
     let mut parts: BTreeMap<(usize, Site), Decomposed> = BTreeMap::new();
     for (site, delta) in &normal_form.private {
         for task in 0..tasks {
@@ -97,9 +102,9 @@ pub(crate) fn reduce_ranks(normal_form: &mut NormalForm, tolerance: f64) -> Rank
         if (0..tasks).all(whole) {
             continue;
         }
-        if let Some(smaller) = restack(delta, tasks, rank, |task| {
-            Some(truncated(parts.get(&(task, site))?, *kept.get(&(task, site))?))
-        }) {
+        if let Some(smaller) =
+            restack(delta, tasks, rank, |task| Some(truncated(parts.get(&(task, site))?, *kept.get(&(task, site))?)))
+        {
             normal_form.private.insert(site, smaller);
         }
     }
@@ -156,10 +161,7 @@ fn restack(
         up[task * rank * outputs..][..own.len()].copy_from_slice(&own);
     }
     let tensor = |shape: Vec<usize>, values| Tensor::new(shape, Data::F32(values)).map(Arc::new);
-    Some(LowRank {
-        down: tensor(vec![tasks, inputs, rank], down)?,
-        up: tensor(vec![tasks, rank, outputs], up)?,
-    })
+    Some(LowRank { down: tensor(vec![tasks, inputs, rank], down)?, up: tensor(vec![tasks, rank, outputs], up)? })
 }
 
 #[cfg(test)]
@@ -169,13 +171,14 @@ mod tests {
 
     /// Task 0: singular values 8 and 1 at the first site and 0.5 at the second; task 1: 4 at the first site alone.
     fn normal_form() -> NormalForm {
-        let tensor = |shape: &[usize], values: &[f32]| Arc::new(Tensor::new(shape.to_vec(), Data::F32(values.to_vec())).unwrap());
+        let tensor = |shape: &[usize], values: &[f32]| {
+            Arc::new(Tensor::new(shape.to_vec(), Data::F32(values.to_vec())).unwrap())
+        };
         let first = LowRank {
             down: tensor(&[2, 2, 2], &[2.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0]),
             up: tensor(&[2, 2, 3], &[4.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 4.0, 0.0, 0.0, 0.0]),
         };
-        let second =
-            LowRank { down: tensor(&[2, 1, 1], &[0.5, 0.0]), up: tensor(&[2, 1, 1], &[1.0, 0.0]) };
+        let second = LowRank { down: tensor(&[2, 1, 1], &[0.5, 0.0]), up: tensor(&[2, 1, 1], &[1.0, 0.0]) };
         let private = BTreeMap::from([((0, Projection::QProj), first), ((0, Projection::UpProj), second)]);
         NormalForm { tasks: 2, private, ..NormalForm::default() }
     }
@@ -207,6 +210,16 @@ mod tests {
         assert_eq!((delta.down.shape(), delta.up.shape()), (&[2, 2, 1][..], &[2, 1, 3][..]));
         assert_eq!(product(delta, 0), [8.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
         assert_eq!(product(delta, 1), [0.0, 0.0, 0.0, 0.0, 0.0, 4.0]);
+    }
+
+    #[test]
+    fn what_is_broken_is_left_for_the_writer_to_find() {
+        let mut form = normal_form();
+        let site = (0, Projection::QProj);
+        let nan = Arc::new(Tensor::f32_from_fn(vec![2, 2, 2], |place| if place == 3 { f32::NAN } else { 1.0 }));
+        form.private.get_mut(&site).unwrap().down = Arc::clone(&nan);
+        reduce_ranks(&mut form, 0.5);
+        assert!(Arc::ptr_eq(&form.private[&site].down, &nan));
     }
 
     #[test]

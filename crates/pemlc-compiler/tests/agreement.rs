@@ -256,7 +256,13 @@ fn the_base_model_as_a_task() {
         Spec { private: true, mixed: true, ..Spec::default() },
         Spec { tasks: 1, private: true, ..Spec::default() },
     ];
-    for (spec, lowering) in specs.into_iter().zip([Lowering::ByCost, Lowering::Gather, Lowering::ByCost, Lowering::Appended, Lowering::Masked]) {
+    for (spec, lowering) in specs.into_iter().zip([
+        Lowering::ByCost,
+        Lowering::Gather,
+        Lowering::ByCost,
+        Lowering::Appended,
+        Lowering::Masked,
+    ]) {
         let fixture = Fixture::new(spec);
         let out = fixture.export_as(ExportOptions { include_base: true, ..lowered(lowering) });
         for mut session in runtime::sessions_on(&out, |_| true) {

@@ -48,10 +48,8 @@ impl Session for ByTask<'_> {
 
 /// Rows `rows` of a batch.
 fn select(inputs: &Inputs, rows: &[usize]) -> Inputs {
-    let layer = |layer: &KeyValue| KeyValue {
-        key: layer.key.select(Axis(0), rows),
-        value: layer.value.select(Axis(0), rows),
-    };
+    let layer =
+        |layer: &KeyValue| KeyValue { key: layer.key.select(Axis(0), rows), value: layer.value.select(Axis(0), rows) };
     Inputs {
         input_ids: inputs.input_ids.select(Axis(0), rows),
         attention_mask: inputs.attention_mask.select(Axis(0), rows),

@@ -131,10 +131,10 @@ fn scorer(
     let row = |probe: usize| Row { tokens: &probes.tokens[probe], task_id: probes.tasks[probe] as i64 };
     let rows: Vec<Row<'_>> = (0..probes.tokens.len()).map(row).collect();
     let mut found = vec![Vec::new(); rows.len()];
-    let all = || (0..rows.len()).collect::<Vec<usize>>();
-    let batches: Vec<Vec<usize>> = match expected.one_task_per_batch {
-        true => (0..expected.tasks.len()).map(|task| probes.of_task(task).collect()).collect(),
-        false => vec![all()],
+    let batches: Vec<Vec<usize>> = if expected.one_task_per_batch {
+        (0..expected.tasks.len()).map(|task| probes.of_task(task).collect()).collect()
+    } else {
+        vec![(0..rows.len()).collect()]
     };
     for batch in batches {
         let own: Vec<Row<'_>> = batch.iter().map(|probe| rows[*probe]).collect();

@@ -22,7 +22,8 @@ pub(crate) fn check(
     for first in 0..tasks {
         let alone = session.run(&Inputs::prefill(&[row(first)], LENGTH, Padding::Right))?;
         // Its own rows at both ends, one of each other task between.
-        let order: Vec<usize> = std::iter::once(first).chain((0..tasks).filter(|task| *task != first)).chain([first]).collect();
+        let order: Vec<usize> =
+            std::iter::once(first).chain((0..tasks).filter(|task| *task != first)).chain([first]).collect();
         let rows: Vec<Row<'_>> = order.iter().map(|task| row(*task)).collect();
         let inputs = Inputs::prefill(&rows, LENGTH, Padding::Right);
         let mixed = session.run(&inputs)?;

@@ -63,7 +63,9 @@ fn verdict(validation: &Validation) -> String {
         names.map(|runtime| runtime.runtime.as_str()).collect::<Vec<_>>().join(", ")
     };
     let trainer = validation.trainer_tolerance.map(|tolerance| {
-        format!(", {tolerance:.1e} against the trainer, whose deltas this artifact holds approximately (--rank-tolerance)")
+        format!(
+            ", {tolerance:.1e} against the trainer, whose deltas this artifact holds approximately (--rank-tolerance)"
+        )
     });
     let tolerance = format!(
         "tolerance {:e}{}, in proportion where logits exceed 10",
