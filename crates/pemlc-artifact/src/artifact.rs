@@ -80,7 +80,8 @@ pub struct ArtifactManifest {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Approximation {
-    /// The tolerance given: an upper bound of `relative_error` of every task.
+    /// The tolerance given: an upper bound of the relative Frobenius error of every task's deltas, all projections together. Where a basis
+    /// that tasks share may have been chosen, half of it is for `relative_error` and half for bases.
     pub rank_tolerance: f64,
     /// Largest absolute difference from the trainer's logits that the check allows, where they are at most 10; beyond, it grows in
     /// proportion. Runs of the graph among each other are held to the tolerance of its number type.

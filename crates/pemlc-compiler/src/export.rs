@@ -1,5 +1,6 @@
 //! `pemlc export`: the whole pipeline, from a run directory to an artifact directory.
 
+use crate::approximation::{approximation, share_tolerance};
 use crate::base_task::{BaseTaskError, base_task_record};
 use crate::emit::{MODEL_FILE, WriteError};
 use crate::freeze::FreezeError;
@@ -7,14 +8,12 @@ use crate::ir::{Graph, IrError, verify};
 use crate::lower::{lower_decoder, lower_uniform_decoder};
 use crate::model_card::model_card;
 use crate::outputs::{Extras, companions, lower_extras, write_adapters, write_graphs, write_task_folders};
-use crate::passes::{Lowering, PassError, PipelineOptions, decoder_passes, run_passes_with};
+use crate::passes::{PassError, PipelineOptions, decoder_passes, run_passes_with};
 use crate::rank_reduction::RankReduction;
 use crate::run_source::{Found, RunSource, SourceError};
 use crate::target::{Opset, common_runtimes};
 use crate::trace::{PrintAfter, Trace};
-use pemlc_artifact::artifact::{
-    ARTIFACT_SCHEMA_VERSION, Approximation, ArtifactManifest, GraphRecord, TaskApproximation,
-};
+use pemlc_artifact::artifact::{ARTIFACT_SCHEMA_VERSION, Approximation, ArtifactManifest, GraphRecord};
 use pemlc_artifact::atomic::{AtomicDir, tidy};
 use pemlc_artifact::hash::{FileHash, hash_directory};
 use pemlc_artifact::manifest::ManifestError;
@@ -27,9 +26,6 @@ use std::time::Instant;
 
 /// Largest difference allowed between the frozen encoder as compiled and as the trainer evaluated it.
 const ENCODER_TOLERANCE: f64 = 1e-4;
-
-/// Tolerances of logits hold where the largest is at most this, and grow in proportion beyond.
-const TOLERANCE_SCALE: f64 = 10.0;
 
 /// Choices of an export.
 #[derive(Debug, Clone, Default)]
@@ -244,34 +240,6 @@ pub fn export(
     })?;
     clock.done("artifact directory in place");
     Ok(Exported { manifest, traces, reduction })
-}
-
-/// A tolerance is for the ranks that are left out, and for bases that tasks share, where such a lowering may be chosen: half for each.
-fn share_tolerance(options: &ExportOptions) -> (PipelineOptions, Option<f64>) {
-    let mut pipeline = options.pipeline.clone();
-    let Some(tolerance) = options.rank_tolerance else { return (pipeline, None) };
-    if !matches!(pipeline.switch.lowering, Lowering::ByCost | Lowering::SharedBasis) {
-        return (pipeline, Some(tolerance));
-    }
-    pipeline.switch.basis_tolerance = tolerance / 2.0;
-    (pipeline, Some(tolerance / 2.0))
-}
-
-/// What `pemlc.json` says of it. An error of a hundredth of a delta moves logits by about a hundredth of what the delta moves them by, which is
-/// no more than they are: so the check allows that much of the largest logit, on top of what the number type needs.
-fn approximation(tolerance: f64, reduction: &RankReduction, tasks: &[&str], of_type: f64) -> Approximation {
-    let of_task = |(reduction, task): (&crate::rank_reduction::TaskReduction, &&str)| TaskApproximation {
-        task: (*task).to_owned(),
-        ranks: reduction.ranks,
-        kept: reduction.kept,
-        relative_error: reduction.relative_error,
-    };
-    Approximation {
-        rank_tolerance: tolerance,
-        logit_tolerance: of_type + TOLERANCE_SCALE * tolerance,
-        tasks: reduction.tasks.iter().zip(tasks).map(of_task).collect(),
-        dropped_sites: reduction.sites_dropped.clone(),
-    }
 }
 
 /// Tells each step with the seconds it took.

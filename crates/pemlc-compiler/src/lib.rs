@@ -2,6 +2,7 @@
 //! representation, passes over it, and the ONNX edge. Protobuf stays at that edge; the trainer is not known here.
 #![forbid(unsafe_code)]
 
+mod approximation;
 mod base_task;
 pub mod deltas;
 pub mod diff;

@@ -43,6 +43,11 @@ struct Decomposed {
 /// Leaves out of `normal_form` what `tolerance`, between 0 and 1, allows.
 pub(crate) fn reduce_ranks(normal_form: &mut NormalForm, tolerance: f64) -> RankReduction {
     let tasks = normal_form.tasks;
+    let factors = normal_form.private.values().flat_map(|delta| [&delta.down, &delta.up]);
+    if !factors.filter_map(|tensor| tensor.as_f32()).flatten().all(|value| value.is_finite()) {
+        // Nothing is left out of what is broken: writing it stops the export and says where.
+        return RankReduction::default();
+    }
     let mut parts: BTreeMap<(usize, Site), Decomposed> = BTreeMap::new();
     for (site, delta) in &normal_form.private {
         for task in 0..tasks {
@@ -205,6 +210,16 @@ mod tests {
         assert_eq!((delta.down.shape(), delta.up.shape()), (&[2, 2, 1][..], &[2, 1, 3][..]));
         assert_eq!(product(delta, 0), [8.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
         assert_eq!(product(delta, 1), [0.0, 0.0, 0.0, 0.0, 0.0, 4.0]);
+    }
+
+    #[test]
+    fn what_is_broken_is_left_for_the_writer_to_find() {
+        let mut form = normal_form();
+        let site = (0, Projection::QProj);
+        let nan = Arc::new(Tensor::f32_from_fn(vec![2, 2, 2], |place| if place == 3 { f32::NAN } else { 1.0 }));
+        form.private.get_mut(&site).unwrap().down = Arc::clone(&nan);
+        reduce_ranks(&mut form, 0.5);
+        assert!(Arc::ptr_eq(&form.private[&site].down, &nan));
     }
 
     #[test]

@@ -168,6 +168,38 @@ fn a_base_in_bf16_is_exported_as_it_was_trained_on() {
     assert_eq!(manifest(&artifact)["validated"], true);
 }
 
+/// One task a batch, the base model as the last task, and deltas that are not quite the trainer's: the check knows of all three.
+#[test]
+fn what_is_asked_of_the_task_switch_is_checked() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (file, run, artifact) =
+        (tiny::run_file(folder.path(), 4), folder.path().join("run"), folder.path().join("artifact"));
+    let settings = ["--device", "cpu", "--set", "lora.sharing=both", "--output"];
+    let train = pemlc().arg("train").arg(file).args(settings).arg(&run).output().expect("the binary starts");
+    assert!(train.status.success(), "{}", common::describe(&train, folder.path()));
+    let export = pemlc()
+        .arg("export")
+        .args([&run, &artifact])
+        .args(["--task-switch", "scalar", "--include-base", "--rank-tolerance", "0.05", "--also", "scorer,per-task"])
+        .args(["--runtime", "tract"])
+        .output()
+        .expect("the binary starts");
+    assert!(export.status.success(), "{}", common::describe(&export, folder.path()));
+    let out = String::from_utf8_lossy(&export.stdout);
+    assert!(out.contains("share of its delta left out") && out.contains("against the trainer, whose deltas"), "{out}");
+    let manifest = manifest(&artifact);
+    assert_eq!(manifest["validated"], true);
+    assert_eq!(manifest["one_task_per_batch"], true);
+    let tasks = manifest["tasks"].as_array().expect("tasks");
+    assert_eq!(tasks.last().map(|task| &task["name"]), Some(&serde_json::json!("__base__")));
+    assert!(artifact.join("task.__base__.onnx").is_file());
+    let checks = manifest["validation"]["runtimes"][0]["checks"].as_array().expect("checks");
+    let of_base = |check: &&serde_json::Value| check["task"] == "__base__" && check["check"] == "differs-from-base";
+    let detail = checks.iter().find(of_base).map(|check| check["detail"].to_string());
+    assert!(detail.is_some_and(|detail| detail.contains("the base model itself")), "{checks:?}");
+    assert!(checks.iter().any(|check| check["check"] == "one-task-per-batch"), "{checks:?}");
+}
+
 #[test]
 fn a_request_is_answered() {
     let runtime = if tiny::has_onnx_runtime() { "ort-cpu" } else { "tract" };

@@ -56,16 +56,20 @@ impl Basis {
         let cores: Vec<Matrix> = inner.iter().zip(outer).map(|(inner, outer)| inner.times(&outer)).collect();
         let found = if exact { Some((input, cores.clone(), output)) } else { cut(input, &cores, output, tolerance) };
         let (input, small, output) = found?;
-        let error = parts.iter().zip(&small).map(|((down, up), core)| {
-            let found = input.times(core);
-            let found = output.as_ref().map_or_else(|| found.clone(), |output| found.times(&output.transposed()));
-            relative(&down.times(up), &found)
-        });
-        let error = error.fold(0.0, f64::max);
-        // Rounding to f32 comes on top of the check, as it does for the factors themselves.
-        if !(error <= tolerance) || input.columns == 0 {
+        let errors: Vec<f64> = parts
+            .iter()
+            .zip(&small)
+            .map(|((down, up), core)| {
+                let found = input.times(core);
+                let found = output.as_ref().map_or_else(|| found.clone(), |output| found.times(&output.transposed()));
+                relative(&down.times(up), &found)
+            })
+            .collect();
+        // Written so that NaN is refused. Rounding to f32 comes on top of it, as it does for the factors themselves.
+        if !errors.iter().all(|error| *error <= tolerance) || input.columns == 0 {
             return None;
         }
+        let error = errors.into_iter().fold(0.0, f64::max);
         Self::stacked(&input, &small, output.as_ref(), error)
     }
 
