@@ -69,7 +69,8 @@ pub fn decoder_passes(options: &PipelineOptions) -> Vec<Box<dyn Pass>> {
     if options.precision != Precision::Int4 {
         passes.push(Box::new(FoldSharedDelta));
     }
-    passes.push(Box::new(options.switch.clone()));
+    let whole_numbers = matches!(options.precision, Precision::Int8 | Precision::Int4);
+    passes.push(Box::new(LowerTaskSwitch { whole_numbers, ..options.switch.clone() }));
     passes.push(Box::new(FoldConstants));
     passes.push(Box::new(Deduplicate));
     passes.push(Box::new(DeadCode));

@@ -212,7 +212,7 @@ pub(crate) fn check(
     positions: usize,
 ) -> Result<Vec<CheckResult>, RuntimeError> {
     let mut per_task = subject.per_task();
-    let mut answered = Comparison::new(subject.tolerance);
+    let mut answered = Comparison::new(subject.tolerances.widest());
     let source: Vec<i64> = subject.probes.tokens.iter().flatten().copied().collect();
     for number in drawn.numbers() {
         let (tasks, takes_ids) = (subject.tasks.len(), subject.session.takes_task_id());

@@ -60,6 +60,8 @@ pub struct LowerTaskSwitch {
     pub workloads: Vec<Workload>,
     /// Largest relative Frobenius error of a task's delta that a shared basis may make; 0 for none but rounding.
     pub basis_tolerance: f64,
+    /// Whether weights are to be held in whole numbers: factors are not, so none is appended to a weight.
+    pub whole_numbers: bool,
 }
 
 impl Pass for LowerTaskSwitch {
@@ -205,6 +207,7 @@ impl LowerTaskSwitch {
 
     /// The lowerings to choose from.
     fn candidates(&self, (a, b): (&Tensor, &Tensor), columns: Columns, sum: Option<Sum>) -> Vec<Candidate> {
+        let sum = sum.filter(|_| !self.whole_numbers);
         let appended = |columns: &Columns| sum.map(|sum| Candidate::Appended(columns.clone(), sum));
         let bases = || {
             let basis = Basis::new(a, b, self.basis_tolerance);
