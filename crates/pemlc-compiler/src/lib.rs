@@ -5,8 +5,8 @@
 pub mod deltas;
 pub mod diff;
 pub mod emit;
+mod evaluate;
 pub mod export;
-pub mod freeze;
 pub mod genai;
 pub mod inspect;
 pub mod interpret;
@@ -17,6 +17,7 @@ pub mod normal_form;
 pub mod outputs;
 pub mod passes;
 mod private_scale;
+pub mod prompt;
 pub mod run_source;
 pub mod snapshot;
 pub mod target;

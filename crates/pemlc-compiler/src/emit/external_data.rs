@@ -1,8 +1,8 @@
 //! `model.onnx.data`: weights one after another at aligned offsets, made and written a block at a time. Several graphs may share it: equal
 //! weights are there once.
 
-use super::evaluate::{EvaluateError, Matrix};
 use super::round::round;
+use crate::evaluate::{EvaluateError, Matrix};
 use crate::ir::{DType, Expression, Graph, Tensor, ValueId};
 use pemlc_artifact::Checkpoint;
 use pemlc_artifact::hash::FileHash;
@@ -17,6 +17,8 @@ use std::sync::mpsc::{Receiver, sync_channel};
 
 /// Offsets are multiples of this, so that consumers can map a tensor's pages.
 const ALIGNMENT: u64 = 4096;
+/// Offsets of what lies inside another weight are multiples of this, as runtimes align what they hold in memory.
+const PART_ALIGNMENT: u64 = 64;
 /// Constants of at most this many bytes stay inside `model.onnx`: shape inference wants to see them.
 const INLINE_BYTES: usize = 1024;
 /// Workers that make blocks.
@@ -73,7 +75,7 @@ pub(super) struct Plan<'a> {
     pub(super) places: Vec<BTreeMap<ValueId, Place>>,
 }
 
-/// Lays out the weights of all graphs. Equal expressions share a place.
+/// Lays out the weights of all graphs. Equal expressions share a place, and a part of a weight lies inside it.
 pub(super) fn plan<'a>(graphs: &[&'a Graph]) -> Plan<'a> {
     let mut plan = Plan { weights: Vec::new(), places: Vec::new() };
     let mut known: HashMap<u64, Vec<usize>> = HashMap::new();
@@ -84,10 +86,10 @@ pub(super) fn plan<'a>(graphs: &[&'a Graph]) -> Plan<'a> {
             if inline(expression).is_some() {
                 continue;
             }
-            let candidates = known.entry(expression.digest()).or_default();
-            let equal = candidates.iter().find(|index| plan.weights[**index].expression == expression);
-            if let Some(index) = equal {
-                places.insert(id, plan.weights[*index].place);
+            let digest = expression.digest();
+            let there = planned(expression, digest, &plan.weights, &known).map(|weight| weight.place);
+            if let Some(place) = there.or_else(|| inside(expression, &plan.weights, &known)) {
+                places.insert(id, place);
                 continue;
             }
             let value = graph.value(id);
@@ -95,13 +97,34 @@ pub(super) fn plan<'a>(graphs: &[&'a Graph]) -> Plan<'a> {
             let dtype = value.value_type.dtype;
             let place = Place { offset: end.next_multiple_of(ALIGNMENT), bytes: dtype.bytes(elements) as u64 };
             end = place.offset + place.bytes;
-            candidates.push(plan.weights.len());
+            known.entry(digest).or_default().push(plan.weights.len());
             plan.weights.push(Weight { name: &value.name, expression, dtype, place });
             places.insert(id, place);
         }
         plan.places.push(places);
     }
     plan
+}
+
+/// The weight of `weights` that is `expression`, found by the digests in `known`.
+fn planned<'a, 'b>(
+    expression: &Expression,
+    digest: u64,
+    weights: &'b [Weight<'a>],
+    known: &HashMap<u64, Vec<usize>>,
+) -> Option<&'b Weight<'a>> {
+    let mut candidates = known.get(&digest)?.iter().filter_map(|index| weights.get(*index));
+    candidates.find(|weight| weight.expression == expression)
+}
+
+/// The place of a part of a weight that is there already.
+fn inside(expression: &Expression, weights: &[Weight<'_>], known: &HashMap<u64, Vec<usize>>) -> Option<Place> {
+    let (whole, parts) = expression.whole()?;
+    let weight = planned(&whole, whole.digest(), weights, known)?;
+    let count = *whole.value_type().ok()?.fixed_shape()?.first()? as u64;
+    let part = weight.place.bytes / count.max(1);
+    let place = Place { offset: weight.place.offset + parts.start as u64 * part, bytes: parts.len() as u64 * part };
+    (part * count == weight.place.bytes && place.offset.is_multiple_of(PART_ALIGNMENT)).then_some(place)
 }
 
 /// The tensor of `expression`, if it belongs inside `model.onnx`.

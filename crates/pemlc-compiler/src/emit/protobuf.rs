@@ -114,7 +114,15 @@ impl Emitter {
         proto.input = node.inputs.iter().map(name).collect();
         proto.output = node.outputs.iter().map(name).collect();
         match &node.op {
-            Op::And | Op::Binary(_) | Op::Comparison(_) | Op::MatMul | Op::TaskLowRank | Op::Unary(_) | Op::Where => {}
+            Op::And
+            | Op::Binary(_)
+            | Op::Comparison(_)
+            | Op::MatMul
+            | Op::RotateKeys
+            | Op::SoftPrompt
+            | Op::TaskLowRank
+            | Op::Unary(_)
+            | Op::Where => {}
             Op::Cast { to } => proto.attribute.push(int("to", i64::from(data_type(*to)))),
             Op::Concat { axis }
             | Op::Gather { axis }

@@ -6,6 +6,8 @@ mod graph;
 mod infer;
 mod op;
 mod parse;
+#[cfg(test)]
+mod round_trip;
 mod tensor;
 mod text;
 mod value;

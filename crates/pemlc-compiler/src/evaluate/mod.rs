@@ -1,13 +1,17 @@
 //! The values of initialisers, a block of a matrix at a time: no weight is ever in memory as a whole.
 
-use crate::ir::{Expression, Tensor};
+mod arithmetic;
+mod product;
+
+use crate::ir::{Data, Expression, Tensor};
+pub(crate) use arithmetic::rotate;
+use arithmetic::{add_product, column_scales, transposed};
 use pemlc_artifact::{Checkpoint, CheckpointError, TensorView};
+pub(crate) use product::{product, row_product};
 use std::ops::Range;
 
 /// Numbers of a block, f32.
 const BLOCK: usize = 1 << 20;
-/// Rows that are transposed together, so that neither side is walked a number at a time.
-const TILE: usize = 16;
 
 /// Why an initialiser has no values.
 #[derive(Debug, thiserror::Error)]
@@ -58,25 +62,27 @@ pub enum EvaluateError {
 
 /// An expression as a matrix whose blocks can be asked for. Tensors of other ranks have the first axis as rows, vectors one row.
 #[derive(Debug)]
-pub(super) struct Matrix<'a> {
+pub(crate) struct Matrix<'a> {
     source: Source<'a>,
-    pub(super) rows: usize,
-    pub(super) columns: usize,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
 }
 
 #[derive(Debug)]
 enum Source<'a> {
     Constant(&'a [f32]),
     Stored(TensorView<'a>),
+    Slice { base: Box<Matrix<'a>>, start: usize },
     Transpose(Box<Matrix<'a>>),
     AddLowRank { base: Box<Matrix<'a>>, down: &'a [f32], up: &'a [f32], rank: usize },
     ScaleColumns { base: Box<Matrix<'a>>, scales: Vec<f32> },
+    Rotate { base: Box<Matrix<'a>>, offsets: &'a [i64], frequencies: &'a [f32] },
     Beside(Vec<Matrix<'a>>),
 }
 
 impl<'a> Matrix<'a> {
     /// The f32 values of `expression`; of a cast, what it rounds.
-    pub(super) fn new(expression: &'a Expression, checkpoint: &'a Checkpoint) -> Result<Self, EvaluateError> {
+    pub(crate) fn new(expression: &'a Expression, checkpoint: &'a Checkpoint) -> Result<Self, EvaluateError> {
         Ok(match expression {
             Expression::Constant(tensor) => {
                 let (rows, columns) = as_matrix(tensor.shape());
@@ -92,6 +98,11 @@ impl<'a> Matrix<'a> {
                 Self { source: Source::Stored(view), rows, columns }
             }
             Expression::Cast { base, .. } => Self::new(base, checkpoint)?,
+            Expression::Slice { base, start, end } => {
+                let base = Box::new(Self::new(base, checkpoint)?);
+                let columns = base.columns;
+                Self { source: Source::Slice { base, start: *start }, rows: end - start, columns }
+            }
             Expression::Transpose(inner) => {
                 let inner = Self::new(inner, checkpoint)?;
                 let (rows, columns) = (inner.columns, inner.rows);
@@ -110,6 +121,13 @@ impl<'a> Matrix<'a> {
                 let scales = column_scales(&base, floats(norms)?);
                 Self { source: Source::ScaleColumns { base: Box::new(base), scales }, rows, columns }
             }
+            Expression::RotateKeys { base, offsets, frequencies } => {
+                let base = Self::new(base, checkpoint)?;
+                let (rows, columns) = (base.rows, base.columns);
+                let offsets = offsets.as_i64().ok_or_else(|| EvaluateError::Type(offsets.value_type().to_string()))?;
+                let (base, frequencies) = (Box::new(base), floats(frequencies)?);
+                Self { source: Source::Rotate { base, offsets, frequencies }, rows, columns }
+            }
             Expression::ConcatColumns(parts) => {
                 let parts: Vec<Self> =
                     parts.iter().map(|part| Self::new(part, checkpoint)).collect::<Result<_, _>>()?;
@@ -121,12 +139,12 @@ impl<'a> Matrix<'a> {
     }
 
     /// Ranges of rows, each a block of moderate size, that make up the matrix in order.
-    pub(super) fn row_blocks(&self) -> Vec<Range<usize>> {
+    pub(crate) fn row_blocks(&self) -> Vec<Range<usize>> {
         blocks(self.rows, self.columns)
     }
 
     /// Rows `rows` and columns `columns`, row-major.
-    pub(super) fn block(&self, rows: Range<usize>, columns: Range<usize>) -> Vec<f32> {
+    pub(crate) fn block(&self, rows: Range<usize>, columns: Range<usize>) -> Vec<f32> {
         match &self.source {
             Source::Constant(values) => {
                 let mut block = Vec::with_capacity(rows.len() * columns.len());
@@ -138,6 +156,7 @@ impl<'a> Matrix<'a> {
             // A vector is one row here, and one element a row there.
             Source::Stored(view) if view.shape.len() < 2 => view.rows_f32(columns),
             Source::Stored(view) => view.block_f32(rows, columns),
+            Source::Slice { base, start } => base.block(rows.start + start..rows.end + start, columns),
             Source::Transpose(inner) => {
                 transposed(&inner.block(columns.clone(), rows.clone()), columns.len(), rows.len())
             }
@@ -156,6 +175,20 @@ impl<'a> Matrix<'a> {
                     row.iter_mut().zip(scales).for_each(|(value, scale)| *value *= scale);
                 }
                 block
+            }
+            Source::Rotate { base, offsets, frequencies } => {
+                // Pairs of a head stay together.
+                let head = 2 * frequencies.len().max(1);
+                let whole = columns.start / head * head..columns.end.next_multiple_of(head);
+                let mut block = base.block(rows.clone(), whole.clone());
+                for (row, values) in rows.zip(block.chunks_exact_mut(whole.len().max(1))) {
+                    rotate(values, offsets[row], frequencies);
+                }
+                if whole == columns {
+                    return block;
+                }
+                let kept = columns.start - whole.start..columns.end - whole.start;
+                block.chunks_exact(whole.len().max(1)).flat_map(|row| &row[kept.clone()]).copied().collect()
             }
             Source::Beside(parts) => {
                 let width = columns.len();
@@ -177,6 +210,15 @@ impl<'a> Matrix<'a> {
     }
 }
 
+/// All values of `expression`: for initialisers that are small.
+pub(crate) fn values(expression: &Expression, checkpoint: &Checkpoint) -> Result<Tensor, EvaluateError> {
+    let matrix = Matrix::new(expression, checkpoint)?;
+    let values = matrix.block(0..matrix.rows, 0..matrix.columns);
+    let shape = expression.value_type().map_err(EvaluateError::Type)?.fixed_shape();
+    let tensor = shape.and_then(|shape| Tensor::new(shape, Data::F32(values)));
+    tensor.ok_or_else(|| EvaluateError::Type("it has another number of values than its shape holds".to_owned()))
+}
+
 /// `[rows, columns]` of a tensor seen as a matrix.
 fn as_matrix(shape: &[usize]) -> (usize, usize) {
     match shape {
@@ -194,60 +236,13 @@ fn floats(tensor: &Tensor) -> Result<&[f32], EvaluateError> {
     tensor.as_f32().ok_or_else(|| EvaluateError::Type(tensor.value_type().to_string()))
 }
 
-/// `values` `[rows, columns]` as `[columns, rows]`.
-fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    let mut result = vec![0.0; values.len()];
-    for start in (0..rows).step_by(TILE) {
-        let end = (start + TILE).min(rows);
-        for column in 0..columns {
-            for row in start..end {
-                result[column * rows + row] = values[row * columns + column];
-            }
-        }
-    }
-    result
-}
-
-/// `values += weights * up[.., columns]` for one row: `weights` `[rank]`, `up` `[rank, width]`. Four rows of `up` at a time, so that the
-/// row is read and written a quarter as often.
-fn add_product(values: &mut [f32], weights: &[f32], up: &[f32], width: usize, columns: Range<usize>) {
-    let direction = |index: usize| &up[index * width + columns.start..index * width + columns.end];
-    let (fours, rest) = weights.as_chunks::<4>();
-    for (index, [a, b, c, d]) in fours.iter().enumerate() {
-        let (p, q) = (direction(4 * index), direction(4 * index + 1));
-        let (r, s) = (direction(4 * index + 2), direction(4 * index + 3));
-        for ((((value, p), q), r), s) in values.iter_mut().zip(p).zip(q).zip(r).zip(s) {
-            *value += (a * p + b * q) + (c * r + d * s);
-        }
-    }
-    for (index, weight) in rest.iter().enumerate() {
-        for (value, change) in values.iter_mut().zip(direction(4 * fours.len() + index)) {
-            *value += weight * change;
-        }
-    }
-}
-
-/// What brings the columns of `base` to the lengths `norms`. Lengths are summed in f64; a column of zeros stays.
-fn column_scales(base: &Matrix<'_>, norms: &[f32]) -> Vec<f32> {
-    let mut squares = vec![0.0; norms.len()];
-    for rows in base.row_blocks() {
-        for row in base.block(rows, 0..base.columns).chunks_exact(norms.len().max(1)) {
-            for (sum, value) in squares.iter_mut().zip(row) {
-                *sum += f64::from(*value) * f64::from(*value);
-            }
-        }
-    }
-    let scale = |(norm, sum): (&f32, &f64)| if *sum == 0.0 { 0.0 } else { (f64::from(*norm) / sum.sqrt()) as f32 };
-    norms.iter().zip(&squares).map(scale).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::sync::Arc;
 
-    fn matrix(rows: usize, columns: usize, seed: u32) -> Tensor {
+    pub(super) fn matrix(rows: usize, columns: usize, seed: u32) -> Tensor {
         Tensor::f32_from_fn(vec![rows, columns], |i| ((i as u32 * 37 + seed * 11) % 23) as f32 - 11.0)
     }
 
@@ -258,7 +253,7 @@ mod tests {
     }
 
     /// Nothing is read from it here: the expressions are of constants.
-    fn checkpoint() -> Checkpoint {
+    pub(super) fn checkpoint() -> Checkpoint {
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tiny-model");
         Checkpoint::open(&root).unwrap()
     }
@@ -278,6 +273,41 @@ mod tests {
         let base = Box::new(Expression::constant(Tensor::f32_from_fn(vec![2, 3], |i| values[i])));
         let norms = Arc::new(Tensor::vector_f32(vec![10.0, 7.0, 2.0]));
         assert_eq!(whole(&Expression::ColumnNorms { base, norms }), [6.0, 0.0, 2.0, 8.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn keys_are_turned_by_their_sets_positions() {
+        // Two sets of one head of one row; a quarter turn and an eighth turn a position.
+        let pi = std::f32::consts::PI;
+        let keys = [1.0, 1.0, 0.0, 0.0];
+        let base = Box::new(Expression::constant(Tensor::f32_from_fn(vec![2, 1, 1, 4], |i| keys[i % 4])));
+        let offsets = Arc::new(Tensor::vector_i64(vec![-1, 2]));
+        let frequencies = Arc::new(Tensor::vector_f32(vec![pi / 2.0, pi / 4.0]));
+        let turned = whole(&Expression::RotateKeys { base, offsets, frequencies });
+        let half = 0.5f32.sqrt();
+        let expected = [0.0, half, -1.0, -half, -1.0, 0.0, 0.0, 1.0];
+        assert!(turned.iter().zip(expected).all(|(found, wanted)| (found - wanted).abs() < 1e-6), "{turned:?}");
+    }
+
+    #[test]
+    fn part_of_a_head_is_turned_as_the_whole() {
+        let base = Box::new(Expression::constant(Tensor::f32_from_fn(vec![2, 3, 1, 4], |i| i as f32)));
+        let offsets = Arc::new(Tensor::vector_i64(vec![3, -5]));
+        let turned =
+            Expression::RotateKeys { base, offsets, frequencies: Arc::new(Tensor::vector_f32(vec![1.0, 0.01])) };
+        let (all, checkpoint) = (whole(&turned), checkpoint());
+        let matrix = Matrix::new(&turned, &checkpoint).unwrap();
+        assert_eq!(matrix.block(1..2, 3..10), all[12 + 3..12 + 10]);
+        assert_eq!(values(&turned, &checkpoint).unwrap().as_f32().unwrap(), all);
+    }
+
+    #[test]
+    fn parts_are_cut_along_the_first_axis() {
+        let base = Box::new(Expression::constant(Tensor::f32_from_fn(vec![4, 2, 3], |i| i as f32)));
+        let part = Expression::Slice { base, start: 1, end: 3 };
+        assert_eq!(whole(&part), (6..18).map(|i| i as f32).collect::<Vec<_>>());
+        let checkpoint = checkpoint();
+        assert_eq!(Matrix::new(&part, &checkpoint).unwrap().block(1..2, 2..4), [14.0, 15.0]);
     }
 
     #[test]
