@@ -234,3 +234,34 @@ impl Output {
         self.bytes(&vec![0; padding])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    fn graph(expression: Expression) -> Graph {
+        let mut graph = Graph::new("g");
+        let id = graph.initialiser("rows", expression).unwrap();
+        graph.output(id);
+        graph
+    }
+
+    #[test]
+    fn a_part_of_a_weight_has_no_bytes_of_its_own() {
+        let stack = Arc::new(Tensor::f32_from_fn(vec![3, 2, 64], |i| i as f32));
+        let narrow = |base| Expression::Cast { to: DType::F16, base: Box::new(base) };
+        let part = |start: usize, end| {
+            let base = Box::new(Expression::Constant(Arc::clone(&stack)));
+            Expression::Slice { base, start, end }
+        };
+        let whole = || Expression::Constant(Arc::clone(&stack));
+        let graphs = [whole(), part(1, 3), narrow(part(1, 2)), narrow(whole()), narrow(part(2, 3))].map(graph);
+        let plan = plan(&graphs.iter().collect::<Vec<_>>());
+        let places: Vec<(u64, u64)> =
+            plan.places.iter().flat_map(|places| places.values().map(|place| (place.offset, place.bytes))).collect();
+        // The third came before the weight that it is a part of.
+        assert_eq!(places, [(0, 1536), (512, 1024), (4096, 256), (8192, 768), (8704, 256)]);
+        assert_eq!(plan.weights.len(), 3);
+    }
+}

@@ -18,7 +18,7 @@ use pemlc_artifact::run::PrefixRecord;
 use pemlc_artifact::tensors::TensorMap;
 use pemlc_artifact::{Checkpoint, ModelConfig};
 use rows::Compiled;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a prompt cannot be compiled.
 #[derive(Debug, thiserror::Error)]
@@ -38,7 +38,7 @@ pub enum PromptError {
         /// The output.
         name: String,
         /// Why.
-        source: EvaluateError,
+        source: Box<EvaluateError>,
     },
     /// `prefix.safetensors` is not of this model and run.
     #[error(
@@ -94,7 +94,7 @@ pub(crate) struct Prompt {
 
 impl Prompt {
     /// File of the source, for errors.
-    pub(crate) fn path(&self) -> &PathBuf {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 

@@ -58,7 +58,8 @@ impl Compiled {
             let name = || graph.value(*id).name.clone();
             let initialiser = graph.initialisers().find(|(other, _)| other == id);
             let (_, expression) = initialiser.ok_or_else(|| PromptError::NotStored(name()))?;
-            values(expression, checkpoint).map_err(|source| PromptError::Value { name: name(), source })
+            values(expression, checkpoint)
+                .map_err(|source| PromptError::Value { name: name(), source: Box::new(source) })
         };
         let layers = graph.outputs().chunks(3).map(|outputs| match outputs {
             [key, value, gate] => Ok([stored(key)?, stored(value)?, stored(gate)?]),
