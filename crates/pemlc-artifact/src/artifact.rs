@@ -63,7 +63,7 @@ pub struct ArtifactManifest {
     pub max_distortion: Option<f64>,
     /// Packaging profile, for instance `causal-lm`.
     pub profile: String,
-    /// Largest absolute difference between the frozen encoder as compiled and as the trainer evaluated it.
+    /// Largest absolute difference of the rows of a frozen encoder or of soft prompts, as compiled, from those that the trainer evaluated.
     pub encoder_difference: Option<f64>,
     /// Graphs beside `model.onnx`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

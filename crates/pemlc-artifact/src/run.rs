@@ -11,7 +11,7 @@
 //!   prompt/architecture.json      the frozen encoder's architecture (see `prompt`)
 //!   prompt/encoder.safetensors    its weights
 //!   prompt/prefix.safetensors     the trainer's own evaluation of it
-//!   prompt/soft_prompt.safetensors  the soft prompts that rows of it were folded from, if any were imported
+//!   prompt/soft_prompt.safetensors  the soft prompts that rows of it come from, if there are any
 //!   probes.safetensors            inputs and the trainer's logits (see `probes`)
 //!   predictions.jsonl             one line per validation example: scores of every choice
 //!   metrics.jsonl                 training progress

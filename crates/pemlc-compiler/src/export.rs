@@ -1,15 +1,15 @@
 //! `pemlc export`: the whole pipeline, from a run directory to an artifact directory.
 
 use crate::approximation::{approximation, share_tolerance};
-use crate::base_task::{BaseTaskError, base_task_record};
+use crate::base_task::{BaseTaskError, add_base_task, base_task_record};
 use crate::emit::{MODEL_FILE, WriteError};
-use crate::freeze::FreezeError;
 use crate::ir::{Graph, IrError, verify};
 use crate::lower::{lower_decoder, lower_uniform_decoder};
 use crate::model_card::model_card;
 use crate::outputs::{Extras, companions, lower_extras, write_adapters, write_graphs, write_task_folders};
-use crate::passes::{PassError, PipelineOptions, decoder_passes, run_passes_with};
-use crate::rank_reduction::RankReduction;
+use crate::passes::{PROMPT_PASSES, Pass, PassError, PipelineOptions, decoder_passes, prompt_passes, run_passes_with};
+use crate::prompt::PromptError;
+use crate::rank_reduction::{RankReduction, reduce_ranks};
 use crate::run_source::{Found, RunSource, SourceError};
 use crate::target::{Opset, common_runtimes};
 use crate::trace::{PrintAfter, Trace};
@@ -24,8 +24,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Largest difference allowed between the frozen encoder as compiled and as the trainer evaluated it.
-const ENCODER_TOLERANCE: f64 = 1e-4;
+/// What the prompt's graph is called beside those that become files.
+const PROMPT: &str = "prompt";
 
 /// Choices of an export.
 #[derive(Debug, Clone, Default)]
@@ -75,22 +75,13 @@ pub enum ExportError {
         /// How it differs.
         reason: String,
     },
-    /// The prompt cannot be frozen.
+    /// The prompt cannot be compiled.
     #[error("{path}: {source}")]
-    Freeze {
+    Prompt {
         /// The file at fault.
         path: PathBuf,
         /// Why.
-        source: FreezeError,
-    },
-    /// The compiler and the trainer evaluate the frozen encoder differently.
-    #[error(
-        "the frozen prompt encoder differs from the trainer's evaluation by {difference:e}, more than {ENCODER_TOLERANCE:e}: \
-         prompt/encoder.safetensors and prompt/prefix.safetensors are not of one training, or this is a defect of pemlc"
-    )]
-    EncoderDiffers {
-        /// Largest absolute difference.
-        difference: f64,
+        source: PromptError,
     },
     /// The base model cannot be a task.
     #[error(transparent)]
@@ -166,10 +157,7 @@ pub fn export(
     }
     let (pipeline, rank_tolerance) = share_tolerance(options);
     let passes = decoder_passes(&pipeline);
-    if let Some(name) = options.print_after.unknown(&passes) {
-        let known = passes.iter().map(|pass| pass.name()).collect::<Vec<_>>().join(", ");
-        return Err(ExportError::UnknownPass { name: name.to_owned(), known });
-    }
+    refuse_unknown_passes(&options.print_after, &passes)?;
     let source = RunSource::open(run_dir)?;
     let mut checkpoint = open_base(&source.manifest.base, base)?;
     if source.manifest.base_dtype == BaseDtype::Bf16 {
@@ -178,33 +166,45 @@ pub fn export(
     }
     clock.done("base model opened and compared with the run's hashes");
 
-    let Found { normal_form, encoder_difference, reduction } =
-        source.normal_form(&checkpoint, rank_tolerance, options.include_base)?;
-    clock.done(&match encoder_difference {
-        Some(difference) => format!("prompt encoder frozen, {difference:.1e} from the trainer's evaluation"),
-        None => "deltas and prefix read".to_owned(),
-    });
-
+    let Found { mut normal_form, base_factors } = source.deltas(&checkpoint, options.include_base)?;
+    clock.done("deltas read");
     let mut records = source.manifest.tasks.clone();
     records.extend(options.include_base.then(base_task_record));
     let tasks: Vec<&str> = records.iter().map(|task| task.name.as_str()).collect();
     let mut traces = Vec::new();
-    let mut compile = |file: &str, graph: &mut Graph| -> Result<(), ExportError> {
+    let mut compile = |file: &str, graph: &mut Graph, passes: &[Box<dyn Pass + '_>]| -> Result<(), ExportError> {
         verify(graph)?;
         let mut trace = Trace::new(file);
-        run_passes_with(graph, &passes, &mut |outcome, graph| trace.add(outcome, graph, &options.print_after))?;
+        run_passes_with(graph, passes, &mut |outcome, graph| trace.add(outcome, graph, &options.print_after))?;
         traces.push(trace);
         Ok(())
     };
+    let mut prompt_difference = None;
+    if let Some(prompt) = source.prompt(checkpoint.config())? {
+        let failed = |source| ExportError::Prompt { path: prompt.path().to_owned(), source };
+        let mut graph = prompt.lower(checkpoint.config(), &normal_form).map_err(failed)?;
+        if let Some(graph) = &mut graph {
+            compile(PROMPT, graph, &prompt_passes(&checkpoint))?;
+        }
+        let (rows, difference) = prompt.prefix(graph.as_ref(), &checkpoint).map_err(failed)?;
+        clock.done(&prompt.compiled(difference));
+        (normal_form.prefix, prompt_difference) = (Some(rows), difference);
+    }
+    // After the prompt, which ran through the whole deltas, and before the base model's, which takes off all of what is left.
+    let reduction = rank_tolerance.map(|tolerance| reduce_ranks(&mut normal_form, tolerance));
+    if options.include_base {
+        add_base_task(&mut normal_form, &base_factors)?;
+    }
+
     let uniform = options.pipeline.switch.is_uniform();
     let lower = if uniform { lower_uniform_decoder } else { lower_decoder };
     let mut graph = lower(checkpoint.config(), &normal_form)?;
-    compile(MODEL_FILE, &mut graph)?;
+    compile(MODEL_FILE, &mut graph, &passes)?;
     let mut extras = lower_extras(&options.extras, checkpoint.config(), (&normal_form, uniform), &tasks)?;
     for extra in &mut extras {
-        compile(&extra.record.file, &mut extra.graph)?;
+        compile(&extra.record.file, &mut extra.graph, &passes)?;
     }
-    let counts = traces.first().map(|trace| trace.outcomes.as_slice()).unwrap_or_default();
+    let counts = traces.iter().find(|trace| trace.file == MODEL_FILE).map_or(&[][..], |trace| &trace.outcomes);
     let changes: Vec<String> =
         counts.iter().map(|outcome| format!("{} {}", outcome.pass, outcome.changed.len())).collect();
     clock.done(&format!("graph of {} nodes (changes: {})", graph.nodes().len(), changes.join(", ")));
@@ -232,7 +232,7 @@ pub fn export(
     let approximation = options.rank_tolerance.zip(reduction.as_ref()).map(|(tolerance, reduction)| {
         approximation(tolerance, reduction, &tasks, pipeline.precision.tolerance().unwrap_or_default())
     });
-    let facts = Facts { records: records.clone(), approximation, encoder_difference };
+    let facts = Facts { records: records.clone(), approximation, prompt_difference };
     let manifest = write_manifest(&source, &checkpoint, (files, graphs), &pipeline, facts, directory.path())?;
     directory.commit(options.force).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => ExportError::OutputExists(out.to_owned()),
@@ -252,6 +252,16 @@ impl Clock<'_> {
     fn done(&mut self, step: &str) {
         (self.progress)(&format!("{step} ({:.2} s)", self.last.elapsed().as_secs_f64()));
         self.last = Instant::now();
+    }
+}
+
+/// Fails early, before any work, when a graph is to be shown after a pass that there is not.
+fn refuse_unknown_passes(print_after: &PrintAfter, passes: &[Box<dyn Pass>]) -> Result<(), ExportError> {
+    let mut known: Vec<&str> = PROMPT_PASSES.to_vec();
+    known.extend(passes.iter().map(|pass| pass.name()).filter(|name| !PROMPT_PASSES.contains(name)));
+    match print_after.unknown(&known) {
+        Some(name) => Err(ExportError::UnknownPass { name: name.to_owned(), known: known.join(", ") }),
+        None => Ok(()),
     }
 }
 
@@ -349,7 +359,7 @@ struct Facts {
     /// The task table.
     records: Vec<TaskRecord>,
     approximation: Option<Approximation>,
-    encoder_difference: Option<f64>,
+    prompt_difference: Option<f64>,
 }
 
 /// Writes the model card, then `pemlc.json` with the hashes of all files.
@@ -379,7 +389,7 @@ fn write_manifest(
         tolerance: pipeline.precision.tolerance(),
         max_distortion: pipeline.precision.distortion_bound(),
         profile: "causal-lm".to_owned(),
-        encoder_difference: facts.encoder_difference,
+        encoder_difference: facts.prompt_difference,
         graphs,
         validation: None,
         validated: false,
@@ -395,10 +405,4 @@ fn write_manifest(
     manifest.files.sort_by(|left, right| left.path.cmp(&right.path));
     manifest.write(directory)?;
     Ok(manifest)
-}
-
-/// Whether two evaluations of the encoder are close enough.
-pub(crate) fn accept_encoder(difference: f64) -> Result<(), ExportError> {
-    // Written so that NaN is refused.
-    if difference <= ENCODER_TOLERANCE { Ok(()) } else { Err(ExportError::EncoderDiffers { difference }) }
 }

@@ -40,6 +40,12 @@ impl PrefixLayer {
     pub fn is_open(&self) -> bool {
         self.log_gate.as_f32().is_none_or(|gates| gates.iter().any(|gate| *gate > SHUT))
     }
+
+    /// The rows of set `set` alone.
+    pub fn part(&self, set: usize) -> Self {
+        let part = |tensor: &Arc<Tensor>| Arc::new(tensor.part(set));
+        Self { key: part(&self.key), value: part(&self.value), log_gate: part(&self.log_gate) }
+    }
 }
 
 /// Prefix rows of every layer.
@@ -47,8 +53,17 @@ impl PrefixLayer {
 pub struct Prefix {
     /// Which set of rows each task has.
     pub set_of_task: Vec<usize>,
+    /// The one set that is read, where there is one task for good: the layers hold those of all.
+    pub only: Option<usize>,
     /// Rows of each layer.
     pub layers: Vec<PrefixLayer>,
+}
+
+impl Prefix {
+    /// What is read of `layer`, one of its layers.
+    pub fn own(&self, layer: &PrefixLayer) -> PrefixLayer {
+        self.only.map_or_else(|| layer.clone(), |set| layer.part(set))
+    }
 }
 
 /// What training found, whatever the method.
@@ -81,13 +96,7 @@ impl NormalForm {
         };
         let prefix = self.prefix.as_ref().map(|prefix| {
             let set = prefix.set_of_task.get(task).copied().unwrap_or_default();
-            let part = |tensor: &Arc<Tensor>| Arc::new(tensor.part(set));
-            let rows = |layer: &PrefixLayer| PrefixLayer {
-                key: part(&layer.key),
-                value: part(&layer.value),
-                log_gate: part(&layer.log_gate),
-            };
-            Prefix { set_of_task: vec![0], layers: prefix.layers.iter().map(rows).collect() }
+            Prefix { set_of_task: vec![0], only: Some(set), layers: prefix.layers.clone() }
         });
         let scale = |(site, scale): (&Site, &Arc<Tensor>)| (*site, Arc::new(scale.part(task)));
         Self {

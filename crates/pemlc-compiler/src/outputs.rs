@@ -7,7 +7,7 @@ use crate::ir::{Graph, IrError, Tensor};
 use crate::lower::{
     AnswerTokens, lower_adapter_decoder, lower_pinned_decoder, lower_scorer, lower_uniform_scorer, projection_path,
 };
-use crate::normal_form::{NormalForm, PrefixLayer};
+use crate::normal_form::{NormalForm, Prefix, PrefixLayer};
 use crate::target::Target;
 use pemlc_artifact::artifact::{GraphProfile, GraphRecord};
 use pemlc_artifact::hash::FileHash;
@@ -110,7 +110,8 @@ pub(crate) fn adapter_parameters(normal_form: &NormalForm, task: usize) -> Vec<(
         (format!("{}.task_scale", projection_path(*layer, *projection)), scale.as_ref().clone())
     });
     let open = normal_form.prefix.iter().flat_map(|prefix| prefix.layers.iter().map(PrefixLayer::is_open));
-    let rows = own.prefix.iter().flat_map(|prefix| prefix.layers.iter().enumerate());
+    let parts = |prefix: &Prefix| prefix.layers.iter().map(|layer| prefix.own(layer)).collect::<Vec<_>>();
+    let rows = own.prefix.iter().flat_map(parts).enumerate();
     let rows = rows.zip(open).filter(|(_, open)| *open).flat_map(|((layer, rows), _)| {
         let site = format!("layers.{layer}.attention");
         [

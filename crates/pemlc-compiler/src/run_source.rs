@@ -1,21 +1,20 @@
 //! The run directory as the compiler reads it. Methods disappear here: what leaves is a normal form.
 
-use crate::base_task::add_base_task;
 use crate::deltas;
-use crate::export::{ExportError, accept_encoder};
-use crate::freeze::{FreezeError, freeze_encoder, largest_difference, stack_trained};
-use crate::normal_form::{NormalForm, Prefix};
+use crate::export::ExportError;
+use crate::ir::Tensor;
+use crate::normal_form::{NormalForm, Site};
 use crate::private_scale::private_scales;
-use crate::rank_reduction::{RankReduction, reduce_ranks};
+use crate::prompt::Prompt;
 use pemlc_artifact::hash::first_difference;
 use pemlc_artifact::manifest::ManifestError;
 use pemlc_artifact::peft::{LoraAdapter, PeftError};
-use pemlc_artifact::prompt::{self, Architecture, Insertion};
-use pemlc_artifact::run::{LoraRecord, PrefixRecord, RoutingRecord, RunManifest, RunPaths};
-use pemlc_artifact::tensors::{self, TensorError};
+use pemlc_artifact::run::{LoraRecord, RoutingRecord, RunManifest, RunPaths};
+use pemlc_artifact::tensors::TensorError;
 use pemlc_artifact::{Checkpoint, ModelConfig};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Why a run directory cannot be exported.
 #[derive(Debug, thiserror::Error)]
@@ -65,10 +64,8 @@ pub enum SourceError {
 /// What training found, as the compiler takes it.
 pub(crate) struct Found {
     pub(crate) normal_form: NormalForm,
-    /// How far the compiler's evaluation of the frozen encoder is from the trainer's.
-    pub(crate) encoder_difference: Option<f64>,
-    /// What was left out of tasks' own deltas, where that was asked for.
-    pub(crate) reduction: Option<RankReduction>,
+    /// Of each site with magnitudes that tasks share, what they are to the base model's weight; for the base model as a task.
+    pub(crate) base_factors: BTreeMap<Site, Arc<Tensor>>,
 }
 
 /// An open run directory.
@@ -101,14 +98,8 @@ impl RunSource {
         &self.paths
     }
 
-    /// What training found.
-    /// `rank_tolerance` leaves out of tasks' own deltas what it allows; `include_base` adds the base model as the last task.
-    pub(crate) fn normal_form(
-        &self,
-        checkpoint: &Checkpoint,
-        rank_tolerance: Option<f64>,
-        include_base: bool,
-    ) -> Result<Found, ExportError> {
+    /// What training found, its prompt excepted; with `include_base` also what turns magnitudes back for the base model as a task.
+    pub(crate) fn deltas(&self, checkpoint: &Checkpoint, include_base: bool) -> Result<Found, ExportError> {
         let config = checkpoint.config();
         let mut factors = BTreeMap::new();
         let mut normal_form = NormalForm { tasks: self.manifest.tasks.len(), ..NormalForm::default() };
@@ -130,42 +121,18 @@ impl RunSource {
                 normal_form.private_scale = private_scales(&private, checkpoint)?;
             }
         }
-        let mut difference = None;
-        if let Some(record) = &self.manifest.prefix {
-            let (prefix, measured) = self.prefix(record, config)?;
-            normal_form.prefix = Some(prefix);
-            difference = measured;
-        }
-        // Before the base model's: what it takes off must be whole.
-        let reduction = rank_tolerance.map(|tolerance| reduce_ranks(&mut normal_form, tolerance));
-        if include_base {
-            add_base_task(&mut normal_form, &factors)?;
-        }
-        Ok(Found { normal_form, encoder_difference: difference, reduction })
+        Ok(Found { normal_form, base_factors: factors })
     }
 
-    /// The prefix, evaluated from the encoder where there is one, and then its difference from the trainer's evaluation.
-    fn prefix(&self, record: &PrefixRecord, config: &ModelConfig) -> Result<(Prefix, Option<f64>), ExportError> {
-        let tasks = self.manifest.tasks.len();
-        let at = |path: PathBuf| move |source: FreezeError| ExportError::Freeze { path, source };
-        let path = self.paths.prefix();
-        let trained = prompt::Prefix::read(&path).map_err(SourceError::from)?;
-        let trained = stack_trained(&trained, config, record, tasks).map_err(at(path))?;
-        // The methods that train the rows directly have no encoder.
-        let architecture = self.paths.architecture();
-        if !architecture.exists() && !self.paths.encoder().exists() {
-            return Ok((trained, None));
-        }
-        let architecture = Architecture::read(&architecture).map_err(SourceError::Architecture)?;
-        if architecture.insertion == Insertion::Hidden {
-            return Ok((trained, None));
-        }
-        let path = self.paths.encoder();
-        let weights = tensors::read(&path).map_err(SourceError::from)?;
-        let frozen = freeze_encoder(&architecture, &weights, config, record, tasks).map_err(at(path))?;
-        let difference = largest_difference(&frozen, &trained);
-        accept_encoder(difference)?;
-        Ok((frozen, Some(difference)))
+    /// The prompt, if the run has one.
+    pub(crate) fn prompt(&self, config: &ModelConfig) -> Result<Option<Prompt>, ExportError> {
+        let read = |record| Prompt::read(&self.paths, record, config, &self.tasks());
+        self.manifest.prefix.as_ref().map(read).transpose()
+    }
+
+    /// Names, in `task_id` order.
+    pub(crate) fn tasks(&self) -> Vec<&str> {
+        self.manifest.tasks.iter().map(|task| task.name.as_str()).collect()
     }
 
     /// As [`adapter`](Self::adapter), of one task.

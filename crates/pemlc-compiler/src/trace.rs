@@ -1,7 +1,7 @@
 //! What the passes did to each graph, for whoever wants to see.
 
 use crate::ir::Graph;
-use crate::passes::{Outcome, Pass};
+use crate::passes::Outcome;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -29,10 +29,10 @@ pub enum PrintAfter {
 }
 
 impl PrintAfter {
-    /// The first name that no pass has.
-    pub(crate) fn unknown<'a>(&'a self, passes: &[Box<dyn Pass>]) -> Option<&'a str> {
+    /// The first name that is none of `known`.
+    pub(crate) fn unknown(&self, known: &[&str]) -> Option<&str> {
         let Self::Passes(names) = self else { return None };
-        names.iter().map(String::as_str).find(|name| !passes.iter().any(|pass| pass.name() == *name))
+        names.iter().map(String::as_str).find(|name| !known.contains(name))
     }
 
     pub(crate) fn wants(&self, pass: &str) -> bool {

@@ -136,6 +136,49 @@ fn a_frozen_encoder() {
 }
 
 #[test]
+fn soft_prompts_stand_in_front_of_the_tokens() {
+    let prefix = Some(PrefixKind::SoftPrompts);
+    agrees(Spec { tasks: 2, prefix, ..Spec::default() });
+    agrees(Spec { prefix, prefix_per_task: false, family: Family::Qwen2, tied: false, ..Spec::default() });
+}
+
+/// Every task's prompt passes through its own deltas; the third task has none.
+#[test]
+fn soft_prompts_pass_through_deltas() {
+    let prefix = Some(PrefixKind::SoftPrompts);
+    agrees(Spec { shared: true, private: true, prefix, ..Spec::default() });
+    agrees(Spec { tasks: 4, private: true, mixed: true, prefix, ..Spec::default() });
+    agrees(Spec { family: Family::Qwen2, shared: true, magnitudes: true, private: true, prefix, ..Spec::default() });
+}
+
+/// One prompt comes to rows of each task's own.
+#[test]
+fn a_shared_soft_prompt_passes_through_each_tasks_deltas() {
+    agrees(Spec { private: true, prefix: Some(PrefixKind::SharedSoftPrompt), ..Spec::default() });
+}
+
+#[test]
+fn hidden_states_become_rows() {
+    let family = Family::Qwen2;
+    let prefix = Some(PrefixKind::Hidden);
+    agrees(Spec { family, shared: true, private: true, prefix, ..Spec::default() });
+    agrees(Spec { shared: true, prefix, prefix_per_task: false, ..Spec::default() });
+    agrees(Spec { family, private: true, prefix: Some(PrefixKind::SharedHidden), ..Spec::default() });
+}
+
+/// A run without the trainer's rows has those of the compiler.
+#[test]
+fn soft_prompts_alone_are_enough() {
+    let fixture =
+        Fixture::new(Spec { tasks: 2, private: true, prefix: Some(PrefixKind::SoftPrompts), ..Spec::default() });
+    std::fs::remove_file(fixture.run().join("prompt/prefix.safetensors")).unwrap();
+    let out = fixture.export();
+    for mut session in runtime::sessions_on(&out, |_| true) {
+        mixed_batches_match(&fixture, session.as_mut(), 2, TOLERANCE);
+    }
+}
+
+#[test]
 fn a_shared_delta_alone() {
     agrees(Spec { shared: true, tied: false, ..Spec::default() });
 }

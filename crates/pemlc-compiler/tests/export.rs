@@ -126,35 +126,6 @@ fn a_run_that_did_not_finish_is_refused() {
 }
 
 #[test]
-fn an_encoder_that_differs_from_the_trainers_evaluation_is_refused() {
-    let fixture = Fixture::new(everything());
-    let path = fixture.run().join("prompt/prefix.safetensors");
-    let mut table = tensors::read(&path).unwrap();
-    if let Values::F32(values) = &mut table.get_mut("tasks.1.layers.0.key").unwrap().values {
-        values[3] += 0.01;
-    }
-    tensors::write(&path, &table).unwrap();
-    let error = try_export(&fixture, None, false).unwrap_err();
-    assert!(
-        matches!(error, ExportError::EncoderDiffers { difference } if (0.009..0.011).contains(&difference)),
-        "{error}"
-    );
-}
-
-#[test]
-fn an_encoder_that_evaluates_to_nan_is_refused() {
-    let fixture = Fixture::new(everything());
-    let path = fixture.run().join("prompt/encoder.safetensors");
-    let mut weights = tensors::read(&path).unwrap();
-    if let Values::F32(values) = &mut weights.get_mut("log_gate").unwrap().values {
-        values[0] = f32::NAN;
-    }
-    tensors::write(&path, &weights).unwrap();
-    let error = refused(&fixture, None);
-    assert!(error.contains("differs from the trainer's evaluation by NaN"), "{error}");
-}
-
-#[test]
 fn an_adapter_with_another_alpha_is_refused() {
     let fixture = Fixture::new(Spec { shared: true, ..Spec::default() });
     let mut manifest = RunManifest::read(&fixture.run()).unwrap();

@@ -1,11 +1,11 @@
 //! Passes as texts: each file of `filetests/` names passes, holds a graph, and after `; expect` the graph and what the passes said.
 //! `PEMLC_FILETESTS=accept cargo test -p pemlc-compiler --test filetests` writes what is found into the files; read the change then.
 
-use pemlc_artifact::Projection;
+use pemlc_artifact::{Checkpoint, Projection};
 use pemlc_compiler::ir::{Tensor, parse, verify};
 use pemlc_compiler::lower::lower_decoder;
 use pemlc_compiler::normal_form::{LowRank, NormalForm};
-use pemlc_compiler::passes::{PipelineOptions, Precision, by_name, decoder_passes, run_passes};
+use pemlc_compiler::passes::{FoldSoftPrompt, Pass, PipelineOptions, Precision, by_name, decoder_passes, run_passes};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -22,11 +22,23 @@ fn files() -> Vec<PathBuf> {
     files
 }
 
+fn tiny_model() -> Checkpoint {
+    Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tiny-model")).unwrap()
+}
+
+/// The pass `name`; those that read a base model read the tiny one.
+fn pass<'a>(name: &str, checkpoint: &'a Checkpoint) -> Box<dyn Pass + 'a> {
+    match name {
+        "fold_soft_prompt" => Box::new(FoldSoftPrompt { checkpoint }),
+        _ => by_name(name).unwrap_or_else(|| panic!("no pass `{name}`")),
+    }
+}
+
 /// What the passes that `text` names make of its graph.
 fn found(text: &str) -> String {
     let named = text.lines().next().and_then(|line| line.strip_prefix("; passes: ")).expect("`; passes: ` first");
-    let passes: Vec<_> =
-        named.split(", ").map(|name| by_name(name).unwrap_or_else(|| panic!("no pass `{name}`"))).collect();
+    let checkpoint = tiny_model();
+    let passes: Vec<_> = named.split(", ").map(|name| pass(name, &checkpoint)).collect();
     let mut graph = parse(text, &BTreeMap::new()).unwrap();
     verify(&graph).unwrap();
     assert_eq!(parse(&graph.to_string(), &graph.constants()).unwrap().to_string(), graph.to_string());
@@ -111,8 +123,7 @@ fn errors_say_where_and_what() {
 /// The graph of a whole model, whose large constants are digests in the text.
 #[test]
 fn a_decoder_is_read_back_from_its_text() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tiny-model");
-    let checkpoint = pemlc_artifact::Checkpoint::open(&root).unwrap();
+    let checkpoint = tiny_model();
     let config = checkpoint.config();
     let stack = |shape: [usize; 3]| Arc::new(Tensor::f32_from_fn(shape.to_vec(), |place| place as f32 * 0.1 - 3.0));
     let (inputs, outputs) = Projection::QProj.features(config);

@@ -9,7 +9,8 @@
 //! `layer_code` `[layers, d]`, unless each layer has its generator; per layer `head.{l}.weight`
 //! `[2 * kv_width, d]` (key half, then value half; inside a half head-major) and `head.{l}.bias` `[2 * kv_width]`;
 //! `log_gate` `[layers]`; an optional `warm_start.{t}.layers.{l}.key|value` `[kv_heads, length, head_dim]` that is added to the head's rows.
-//! There is no such file where the heads give hidden states: their rows are folded by the trainer.
+//! Heads that give hidden states are `head.{l}.weight` `[hidden, d]` and `head.{l}.bias` `[hidden]`; keys and values are what the adapted
+//! model's own projections of layer `l` make of them, without rotation, and the bias of a projection is part of the warm start.
 //! Equations: for each task t and layer l, `h0 = seed_t + layer_code_l`; node `j` is the sum over its edges `i -> j` of
 //! `op(LN(h_i))`; the output is `LN(mean of nodes)`; rows are `head_l` of its last `length` positions. LN has no weights and eps 1e-5.
 //! A layer without rows has the log-gate [`SHUT`].

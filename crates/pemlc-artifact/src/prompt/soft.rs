@@ -1,17 +1,17 @@
-//! `prompt/soft_prompt.safetensors`: the vectors in front of the token embeddings that imported tasks were adapted by.
+//! `prompt/soft_prompt.safetensors`: the vectors in front of the token embeddings that tasks were adapted by.
 //!
-//! What runs is the prefix that they were folded into; these are its source. For S tasks and a longest prompt of L vectors: `embeddings` f32
-//! `[S, L, hidden]`, zero behind the end of shorter prompts, and `length` i64 `[S]`, 0 for a task that has none.
+//! What runs is the prefix that they come to; these are its source. For S tasks, or S = 1 where all share one, and a longest prompt of L
+//! vectors: `embeddings` f32 `[S, L, hidden]`, zero behind the end of shorter prompts, and `length` i64 `[S]`, 0 for a task that has none.
 
 use crate::tensors::{self, NamedTensor, Taking, TensorError, TensorMap};
 use std::path::Path;
 
-/// A soft prompt of every task.
+/// A soft prompt of every task, or one of all.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SoftPrompts {
     /// Width of an embedding.
     pub hidden: usize,
-    /// By task index, `[length, hidden]`; empty for a task without one.
+    /// By task index (one entry when tasks share it), `[length, hidden]`; empty for a task without one.
     pub tasks: Vec<Vec<f32>>,
 }
 

@@ -1,9 +1,9 @@
 //! `model.onnx.data`: weights one after another at aligned offsets, made and written a block at a time. Several graphs may share it: equal
 //! weights are there once.
 
-use super::evaluate::{EvaluateError, Matrix};
 use super::quantise::quantise;
 use super::round::round;
+use crate::evaluate::{EvaluateError, Matrix};
 use crate::ir::{DType, Expression, Graph, Tensor, ValueId};
 use pemlc_artifact::Checkpoint;
 use pemlc_artifact::hash::FileHash;
@@ -19,6 +19,8 @@ use std::thread::{Scope, ScopedJoinHandle};
 
 /// Offsets are multiples of this, so that consumers can map a tensor's pages.
 const ALIGNMENT: u64 = 4096;
+/// Offsets of what lies inside another weight are multiples of this, as runtimes align what they hold in memory.
+const PART_ALIGNMENT: u64 = 64;
 /// Constants of at most this many bytes stay inside `model.onnx`: shape inference wants to see them.
 const INLINE_BYTES: usize = 1024;
 /// Workers that make blocks.
@@ -77,7 +79,7 @@ pub(super) struct Plan<'a> {
     pub(super) places: Vec<BTreeMap<ValueId, Place>>,
 }
 
-/// Lays out the weights of all graphs. Equal expressions share a place.
+/// Lays out the weights of all graphs. Equal expressions share a place, and a part of a weight lies inside it.
 pub(super) fn plan<'a>(graphs: &[&'a Graph]) -> Plan<'a> {
     let mut plan = Plan { weights: Vec::new(), places: Vec::new() };
     let mut known: HashMap<u64, Vec<usize>> = HashMap::new();
@@ -88,10 +90,10 @@ pub(super) fn plan<'a>(graphs: &[&'a Graph]) -> Plan<'a> {
             if inline(expression).is_some() {
                 continue;
             }
-            let candidates = known.entry(expression.digest()).or_default();
-            let equal = candidates.iter().find(|index| plan.weights[**index].expression == expression);
-            if let Some(index) = equal {
-                places.insert(id, plan.weights[*index].place);
+            let digest = expression.digest();
+            let there = planned(expression, digest, &plan.weights, &known).map(|weight| weight.place);
+            if let Some(place) = there.or_else(|| inside(expression, &plan.weights, &known)) {
+                places.insert(id, place);
                 continue;
             }
             let value = graph.value(id);
@@ -99,13 +101,34 @@ pub(super) fn plan<'a>(graphs: &[&'a Graph]) -> Plan<'a> {
             let dtype = value.value_type.dtype;
             let place = Place { offset: end.next_multiple_of(ALIGNMENT), bytes: dtype.bytes(elements) as u64 };
             end = place.offset + place.bytes;
-            candidates.push(plan.weights.len());
+            known.entry(digest).or_default().push(plan.weights.len());
             plan.weights.push(Weight { name: &value.name, expression, dtype, place });
             places.insert(id, place);
         }
         plan.places.push(places);
     }
     plan
+}
+
+/// The weight of `weights` that is `expression`, found by the digests in `known`.
+fn planned<'a, 'b>(
+    expression: &Expression,
+    digest: u64,
+    weights: &'b [Weight<'a>],
+    known: &HashMap<u64, Vec<usize>>,
+) -> Option<&'b Weight<'a>> {
+    let mut candidates = known.get(&digest)?.iter().filter_map(|index| weights.get(*index));
+    candidates.find(|weight| weight.expression == expression)
+}
+
+/// The place of a part of a weight that is there already.
+fn inside(expression: &Expression, weights: &[Weight<'_>], known: &HashMap<u64, Vec<usize>>) -> Option<Place> {
+    let (whole, parts) = expression.whole()?;
+    let weight = planned(&whole, whole.digest(), weights, known)?;
+    let count = *whole.value_type().ok()?.fixed_shape()?.first()? as u64;
+    let part = weight.place.bytes / count.max(1);
+    let place = Place { offset: weight.place.offset + parts.start as u64 * part, bytes: parts.len() as u64 * part };
+    (part * count == weight.place.bytes && place.offset.is_multiple_of(PART_ALIGNMENT)).then_some(place)
 }
 
 /// The tensor of `expression`, if it belongs inside `model.onnx`.
@@ -250,5 +273,36 @@ impl Output {
     fn pad_to(&mut self, offset: u64) -> io::Result<()> {
         let padding = usize::try_from(offset.saturating_sub(self.position)).unwrap_or_default();
         self.bytes(&vec![0; padding])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    fn graph(expression: Expression) -> Graph {
+        let mut graph = Graph::new("g");
+        let id = graph.initialiser("rows", expression).unwrap();
+        graph.output(id);
+        graph
+    }
+
+    #[test]
+    fn a_part_of_a_weight_has_no_bytes_of_its_own() {
+        let stack = Arc::new(Tensor::f32_from_fn(vec![3, 2, 64], |i| i as f32));
+        let narrow = |base| Expression::Cast { to: DType::F16, base: Box::new(base) };
+        let part = |start: usize, end| {
+            let base = Box::new(Expression::Constant(Arc::clone(&stack)));
+            Expression::Slice { base, start, end }
+        };
+        let whole = || Expression::Constant(Arc::clone(&stack));
+        let graphs = [whole(), part(1, 3), narrow(part(1, 2)), narrow(whole()), narrow(part(2, 3))].map(graph);
+        let plan = plan(&graphs.iter().collect::<Vec<_>>());
+        let places: Vec<(u64, u64)> =
+            plan.places.iter().flat_map(|places| places.values().map(|place| (place.offset, place.bytes))).collect();
+        // The third came before the weight that it is a part of.
+        assert_eq!(places, [(0, 1536), (512, 1024), (4096, 256), (8192, 768), (8704, 256)]);
+        assert_eq!(plan.weights.len(), 3);
     }
 }

@@ -1,13 +1,12 @@
 //! The ONNX edge on the way out: `model.onnx` with one `model.onnx.data` beside it.
 
-mod evaluate;
 mod external_data;
 mod ort_adapter;
 mod protobuf;
 mod quantise;
 mod round;
 
-pub use evaluate::EvaluateError;
+pub use crate::evaluate::EvaluateError;
 pub use external_data::WriteError;
 pub use ort_adapter::ort_adapter;
 

@@ -114,7 +114,15 @@ impl Emitter {
         proto.input = node.inputs.iter().map(name).collect();
         proto.output = node.outputs.iter().map(name).collect();
         match &node.op {
-            Op::And | Op::Binary(_) | Op::Comparison(_) | Op::MatMul | Op::TaskLowRank | Op::Unary(_) | Op::Where => {}
+            Op::And
+            | Op::Binary(_)
+            | Op::Comparison(_)
+            | Op::MatMul
+            | Op::RotateKeys
+            | Op::SoftPrompt
+            | Op::TaskLowRank
+            | Op::Unary(_)
+            | Op::Where => {}
             // Level 1 computes in f32; left out, or at level 4, activations may be rounded to eight bits.
             Op::MatMulNBits { inputs, outputs, block } => {
                 let sizes =

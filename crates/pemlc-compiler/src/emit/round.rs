@@ -1,6 +1,6 @@
 //! f32 values as the bytes of the type that the graph holds them in: rounded once, and nothing lost unseen.
 
-use super::evaluate::EvaluateError;
+use crate::evaluate::EvaluateError;
 use crate::ir::DType;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};

@@ -2,6 +2,7 @@
 
 use super::broadcast::places;
 use super::layout::around;
+use crate::evaluate::{rotate, row_product};
 use crate::ir::{Data, Tensor};
 
 fn floats(tensor: &Tensor) -> Result<&[f32], String> {
@@ -19,16 +20,38 @@ pub(super) fn matmul(left: &Tensor, right: &Tensor, shape: &[usize]) -> Result<D
     for (i, j) in places(left_batch, batch).into_iter().zip(places(right_batch, batch)) {
         let (x, y) = (&x[i * m * k..(i + 1) * m * k], &y[j * k * n..(j + 1) * k * n]);
         for row in 0..m {
-            let start = result.len();
-            result.resize(start + n, 0.0);
-            for (inner, weight) in x[row * k..(row + 1) * k].iter().enumerate() {
-                for (sum, value) in result[start..].iter_mut().zip(&y[inner * n..(inner + 1) * n]) {
-                    *sum += weight * value;
-                }
-            }
+            result.extend(row_product(&x[row * k..(row + 1) * k], y, n));
         }
     }
     Ok(Data::F32(result))
+}
+
+/// Each row of `x` `[batch, sequence, in]` through its own task's factors.
+pub(super) fn task_low_rank(x: &Tensor, index: &Tensor, down: &Tensor, up: &Tensor) -> Result<Data, String> {
+    let ([_, sequence, inputs], [tasks, _, rank], [_, _, outputs]) = (x.shape(), down.shape(), up.shape()) else {
+        return Err("takes stacks of matrices".to_owned());
+    };
+    let (a, b) = (floats(down)?, floats(up)?);
+    let mut result = Vec::new();
+    for (rows, task) in floats(x)?.chunks_exact((sequence * inputs).max(1)).zip(index.as_i64().unwrap_or_default()) {
+        let known = usize::try_from(*task).ok().filter(|task| task < tasks);
+        let task = known.ok_or_else(|| format!("takes task {task} of {tasks}"))?;
+        let (a, b) = (&a[task * inputs * rank..][..inputs * rank], &b[task * rank * outputs..][..rank * outputs]);
+        for row in rows.chunks_exact((*inputs).max(1)) {
+            result.extend(row_product(&row_product(row, a, *rank), b, *outputs));
+        }
+    }
+    Ok(Data::F32(result))
+}
+
+pub(super) fn rotate_keys(keys: &Tensor, offsets: &Tensor, frequencies: &Tensor) -> Result<Data, String> {
+    let offsets = offsets.as_i64().ok_or("takes i64 offsets")?;
+    let (mut values, frequencies) = (floats(keys)?.to_vec(), floats(frequencies)?);
+    let set = values.len() / offsets.len().max(1);
+    for (keys, offset) in values.chunks_exact_mut(set.max(1)).zip(offsets) {
+        rotate(keys, *offset, frequencies);
+    }
+    Ok(Data::F32(values))
 }
 
 pub(super) fn softmax(axis: usize, input: &Tensor) -> Result<Data, String> {
@@ -94,15 +117,13 @@ pub(super) fn reduce(axes: &[usize], input: &Tensor, shape: &[usize], mean: bool
     let count: usize = shape.iter().product();
     match input.data() {
         Data::F32(values) => {
-            let mut sums = vec![0.0; count];
+            let mut sums = vec![0f64; count];
             for (value, target) in values.iter().zip(targets) {
-                sums[target] += value;
+                sums[target] += f64::from(*value);
             }
-            if mean {
-                let size: usize = axes.iter().map(|axis| input.shape()[*axis]).product();
-                sums.iter_mut().for_each(|sum| *sum /= size as f32);
-            }
-            Ok(Data::F32(sums))
+            let size: usize = axes.iter().map(|axis| input.shape()[*axis]).product();
+            let share = if mean { size as f64 } else { 1.0 };
+            Ok(Data::F32(sums.into_iter().map(|sum| (sum / share) as f32).collect()))
         }
         Data::I64(values) if !mean => {
             let mut sums = vec![0; count];

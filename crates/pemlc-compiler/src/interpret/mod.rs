@@ -17,12 +17,14 @@ pub fn evaluate(op: &Op, inputs: &[&Tensor]) -> Result<Tensor, String> {
         (Op::And | Op::Binary(_) | Op::Comparison(_) | Op::Where | Op::Unary(_) | Op::Cast { .. }, _) => {
             elementwise::evaluate(op, inputs, &shape)?
         }
-        (Op::Reshape { .. } | Op::Unsqueeze { .. }, [input]) => input.data().clone(),
+        (Op::Reshape { .. } | Op::SoftPrompt | Op::Unsqueeze { .. }, [input]) => input.data().clone(),
         (Op::Concat { axis }, _) => layout::concat(*axis, inputs)?,
         (Op::Gather { axis }, [data, indices]) => layout::gather(*axis, data, indices)?,
         (Op::Slice { axis, start, end }, [input]) => layout::slice(*axis, *start..*end, input),
         (Op::Transpose { permutation }, [input]) => layout::transpose(permutation, input, &shape),
         (Op::MatMul, [left, right]) => linear::matmul(left, right, &shape)?,
+        (Op::TaskLowRank, [x, index, down, up]) => linear::task_low_rank(x, index, down, up)?,
+        (Op::RotateKeys, [keys, offsets, frequencies]) => linear::rotate_keys(keys, offsets, frequencies)?,
         (Op::GatherElements { axis }, [data, indices]) => layout::gather_elements(*axis, data, indices)?,
         (Op::LogSoftmax { axis }, [input]) => linear::log_softmax(*axis, input)?,
         (Op::Softmax { axis }, [input]) => linear::softmax(*axis, input)?,
@@ -101,6 +103,27 @@ mod tests {
         let indices = integers(&[2, 2], &[2, 0, 1, 1]);
         let gathered = evaluate(&Op::GatherElements { axis: 1 }, &[&input, &indices]).unwrap();
         assert_eq!(gathered, integers(&[2, 2], &[2, 0, 11, 11]));
+    }
+
+    #[test]
+    fn each_row_goes_through_its_own_tasks_factors() {
+        let x = floats(&[2, 1, 2], &[1.0, 2.0, 3.0, 4.0]);
+        let down = floats(&[2, 2, 1], &[1.0, 10.0, 100.0, 1000.0]);
+        let up = floats(&[2, 1, 2], &[1.0, -1.0, 2.0, 0.5]);
+        let result = evaluate(&Op::TaskLowRank, &[&x, &integers(&[2], &[1, 0]), &down, &up]).unwrap();
+        assert_eq!(result, floats(&[2, 1, 2], &[4200.0, 1050.0, 43.0, -43.0]));
+        let unknown = evaluate(&Op::TaskLowRank, &[&x, &integers(&[2], &[1, 2]), &down, &up]);
+        assert_eq!(unknown.unwrap_err(), "takes task 2 of 2");
+    }
+
+    #[test]
+    fn keys_are_turned_by_their_sets_positions() {
+        let keys = floats(&[2, 1, 1, 2], &[1.0, 0.0, 1.0, 0.0]);
+        let quarter = floats(&[1], &[std::f32::consts::FRAC_PI_2]);
+        let turned = evaluate(&Op::RotateKeys, &[&keys, &integers(&[2], &[1, -2]), &quarter]).unwrap();
+        let expected = [0.0, 1.0, -1.0, 0.0];
+        let close = turned.as_f32().unwrap().iter().zip(expected).all(|(found, wanted)| (found - wanted).abs() < 1e-6);
+        assert!(close, "{turned:?}");
     }
 
     #[test]

@@ -3,8 +3,9 @@
 
 use super::quantisation::{Part, Quantisation};
 use super::tensor::{Data, Tensor};
-use super::value::{DType, ValueType};
+use super::value::{DType, Dim, ValueType};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// How the bytes of an initialiser come about.
@@ -28,6 +29,15 @@ pub enum Expression {
     },
     /// Matrices beside each other: columns of the parts one after another.
     ConcatColumns(Vec<Expression>),
+    /// Parts `start..end` of `base` along its first axis, of two axes or more. Parts of one weight that a file holds need no bytes of their own.
+    Slice {
+        /// What is cut.
+        base: Box<Expression>,
+        /// First part.
+        start: usize,
+        /// One past the last part.
+        end: usize,
+    },
     /// A matrix with its axes swapped.
     Transpose(Box<Expression>),
     /// `base + down * up`, in f32: `base` `[in, out]`, `down` `[in, rank]`, `up` `[rank, out]`.
@@ -54,6 +64,16 @@ pub enum Expression {
         quantisation: Quantisation,
         /// `[rows, columns]`.
         rows: Box<Expression>,
+    },
+    /// `base`, keys in the "rotate half" layout, as they would be `offsets` positions further on: attention sees only differences of
+    /// positions, so keys that were computed at some positions serve at others. Angles and sums are made in f64.
+    RotateKeys {
+        /// f32 `[sets, kv_heads, rows, head_dim]`.
+        base: Box<Expression>,
+        /// i64 `[sets]`, which may be negative.
+        offsets: Arc<Tensor>,
+        /// Inverse frequencies, f32 `[head_dim / 2]`.
+        frequencies: Arc<Tensor>,
     },
 }
 
@@ -91,6 +111,15 @@ impl Expression {
                 }
                 Ok(ValueType::new(DType::F32, [rows.unwrap_or_default(), columns]))
             }
+            Self::Slice { base, start, end } => {
+                let mut base = base.part_type()?;
+                let size = base.shape.first().and_then(Dim::fixed).filter(|_| base.rank() >= 2);
+                if start >= end || size.is_none_or(|size| *end > size) {
+                    return Err(format!("cannot take parts {start} to {end} of {base}"));
+                }
+                base.shape[0] = Dim::from(end - start);
+                Ok(base)
+            }
             Self::Transpose(inner) => {
                 let mut inner = inner.part_type()?;
                 if inner.rank() != 2 {
@@ -126,6 +155,9 @@ impl Expression {
                 Ok(base)
             }
             Self::Quantise { part, quantisation, rows } => quantisation.value_type(*part, &rows.part_type()?),
+            Self::RotateKeys { base, offsets, frequencies } => {
+                rotated(&base.part_type()?, &offsets.value_type(), &frequencies.value_type())
+            }
         }
     }
 }
@@ -166,6 +198,10 @@ impl Expression {
                 base.digest_into(hasher);
             }
             Self::ConcatColumns(parts) => parts.iter().for_each(|part| part.digest_into(hasher)),
+            Self::Slice { base, start, end } => {
+                (start, end).hash(hasher);
+                base.digest_into(hasher);
+            }
             Self::Transpose(base) => base.digest_into(hasher),
             Self::AddLowRank { base, down, up } => {
                 tensor(down);
@@ -180,6 +216,23 @@ impl Expression {
                 (part, quantisation).hash(hasher);
                 rows.digest_into(hasher);
             }
+            Self::RotateKeys { base, offsets, frequencies } => {
+                tensor(offsets);
+                tensor(frequencies);
+                base.digest_into(hasher);
+            }
+        }
+    }
+
+    /// The weight that it is a part of along the first axis, in the number type that it is held in, and which parts.
+    pub fn whole(&self) -> Option<(Self, Range<usize>)> {
+        match self {
+            Self::Slice { base, start, end } => Some((Self::clone(base), *start..*end)),
+            Self::Cast { to, base } => {
+                let (whole, parts) = base.whole()?;
+                Some((Self::Cast { to: *to, base: Box::new(whole) }, parts))
+            }
+            _ => None,
         }
     }
 
@@ -190,10 +243,26 @@ impl Expression {
             Self::Checkpoint { name, .. } => vec![name],
             Self::ConcatColumns(parts) => parts.iter().flat_map(Self::checkpoint_names).collect(),
             Self::Cast { base, .. }
+            | Self::Slice { base, .. }
             | Self::Transpose(base)
             | Self::AddLowRank { base, .. }
             | Self::ColumnNorms { base, .. }
-            | Self::Quantise { rows: base, .. } => base.checkpoint_names(),
+            | Self::Quantise { rows: base, .. }
+            | Self::RotateKeys { base, .. } => base.checkpoint_names(),
         }
     }
+}
+
+/// The type of rotated keys; the error says in words what does not fit.
+pub(super) fn rotated(keys: &ValueType, offsets: &ValueType, frequencies: &ValueType) -> Result<ValueType, String> {
+    let fits = match (&*keys.shape, &*offsets.shape, &*frequencies.shape) {
+        ([sets, _, _, width], [count], [pairs]) => {
+            sets == count && width.fixed().zip(pairs.fixed()).is_some_and(|(width, pairs)| width == 2 * pairs)
+        }
+        _ => false,
+    };
+    if !fits || [keys.dtype, offsets.dtype, frequencies.dtype] != [DType::F32, DType::I64, DType::F32] {
+        return Err(format!("cannot rotate {keys} by offsets {offsets} and frequencies {frequencies}"));
+    }
+    Ok(keys.clone())
 }

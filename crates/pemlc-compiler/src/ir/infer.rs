@@ -54,6 +54,10 @@ fn infer_one(op: &Op, inputs: &[&ValueType]) -> Result<ValueType, String> {
             Ok(ValueType { dtype: input.dtype, shape })
         }
         Op::Reshape { shape } => reshape(shape, inputs),
+        Op::RotateKeys => {
+            let [keys, offsets, frequencies] = exactly(inputs)?;
+            super::expression::rotated(keys, offsets, frequencies)
+        }
         Op::Slice { axis, start, end } => {
             let [input] = exactly(inputs)?;
             within(*axis, input.rank())?;
@@ -82,6 +86,11 @@ fn infer_one(op: &Op, inputs: &[&ValueType]) -> Result<ValueType, String> {
             let [input] = exactly(inputs)?;
             require_float(input)?;
             within(*axis, input.rank())?;
+            Ok(input.clone())
+        }
+        Op::SoftPrompt => {
+            let [input] = exactly(inputs)?;
+            require_float(input)?;
             Ok(input.clone())
         }
         Op::TaskLowRank => task_low_rank(inputs),

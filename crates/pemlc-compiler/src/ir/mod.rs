@@ -7,6 +7,8 @@ mod infer;
 mod op;
 mod parse;
 mod quantisation;
+#[cfg(test)]
+mod round_trip;
 mod tensor;
 mod text;
 mod value;

@@ -92,6 +92,9 @@ pub enum Op {
         /// Dimensions of the result.
         shape: Vec<Option<usize>>,
     },
+    /// `keys` `[sets, kv_heads, rows, head_dim]`, `offsets` i64 `[sets]`, `frequencies` f32 `[head_dim / 2]`: keys as they would be if each
+    /// set stood `offset` positions further on. No runtime has it: a pass turns stored keys to the frame that the graph wants them in.
+    RotateKeys,
     /// Elements `start..end` of `axis`.
     Slice {
         /// Axis cut.
@@ -107,6 +110,9 @@ pub enum Op {
         /// Axis indexed.
         axis: usize,
     },
+    /// Its input, vectors that stand in front of the tokens: what is computed from them is the adapted model, and depends on no token. No
+    /// runtime has it: a pass evaluates all that follows.
+    SoftPrompt,
     /// Logarithm of the softmax along `axis`.
     LogSoftmax {
         /// Axis whose exponentials sum to one.
@@ -170,8 +176,10 @@ impl Op {
             Self::ReduceMean { .. } => "ReduceMean",
             Self::ReduceSum { .. } => "ReduceSum",
             Self::Reshape { .. } => "Reshape",
+            Self::RotateKeys => "RotateKeys",
             Self::Slice { .. } => "Slice",
             Self::Softmax { .. } => "Softmax",
+            Self::SoftPrompt => "SoftPrompt",
             Self::TaskLowRank => "TaskLowRank",
             Self::Transpose { .. } => "Transpose",
             Self::Unary(Unary::Cos) => "Cos",

@@ -48,6 +48,12 @@ impl Tensor {
         Self { shape, data: Data::F32((0..count).map(value).collect()) }
     }
 
+    /// As [`f32_from_fn`](Self::f32_from_fn), of whole numbers.
+    pub fn i64_from_fn(shape: Vec<usize>, value: impl FnMut(usize) -> i64) -> Self {
+        let count = shape.iter().product();
+        Self { shape, data: Data::I64((0..count).map(value).collect()) }
+    }
+
     /// A scalar.
     pub fn scalar_f32(value: f32) -> Self {
         Self { shape: Vec::new(), data: Data::F32(vec![value]) }

@@ -62,7 +62,10 @@ fn collect(expression: &Expression, constants: &mut BTreeMap<String, Arc<Tensor>
         Expression::Constant(tensor) => add(tensor),
         Expression::Checkpoint { .. } => {}
         Expression::ConcatColumns(parts) => parts.iter().for_each(|part| collect(part, constants)),
-        Expression::Cast { base, .. } | Expression::Transpose(base) | Expression::Quantise { rows: base, .. } => {
+        Expression::Cast { base, .. }
+        | Expression::Slice { base, .. }
+        | Expression::Transpose(base)
+        | Expression::Quantise { rows: base, .. } => {
             collect(base, constants);
         }
         Expression::AddLowRank { base, down, up } => {
@@ -72,6 +75,11 @@ fn collect(expression: &Expression, constants: &mut BTreeMap<String, Arc<Tensor>
         }
         Expression::ColumnNorms { base, norms } => {
             add(norms);
+            collect(base, constants);
+        }
+        Expression::RotateKeys { base, offsets, frequencies } => {
+            add(offsets);
+            add(frequencies);
             collect(base, constants);
         }
     }
@@ -106,9 +114,15 @@ fn attributes(op: &Op) -> String {
         }
         Op::Slice { axis, start, end } => format!("axis = {axis}, start = {start}, end = {end}"),
         Op::Transpose { permutation } => format!("permutation = {}", list(permutation)),
-        Op::And | Op::Binary(_) | Op::Comparison(_) | Op::MatMul | Op::TaskLowRank | Op::Unary(_) | Op::Where => {
-            String::new()
-        }
+        Op::And
+        | Op::Binary(_)
+        | Op::Comparison(_)
+        | Op::MatMul
+        | Op::RotateKeys
+        | Op::SoftPrompt
+        | Op::TaskLowRank
+        | Op::Unary(_)
+        | Op::Where => String::new(),
     }
 }
 
@@ -120,6 +134,7 @@ fn describe(expression: &Expression) -> String {
         Expression::ConcatColumns(parts) => {
             format!("columns({})", parts.iter().map(describe).collect::<Vec<_>>().join(", "))
         }
+        Expression::Slice { base, start, end } => format!("slice({}, {start}, {end})", describe(base)),
         Expression::Transpose(base) => format!("transpose({})", describe(base)),
         Expression::AddLowRank { base, down, up } => {
             format!("add_low_rank({}, {}, {})", describe(base), tensor(down), tensor(up))
@@ -127,6 +142,9 @@ fn describe(expression: &Expression) -> String {
         Expression::ColumnNorms { base, norms } => format!("column_norms({}, {})", describe(base), tensor(norms)),
         Expression::Quantise { part, quantisation: Quantisation { encoding, block }, rows } => {
             format!("quantise({}, {}, {block}, {})", part.name(), encoding.name(), describe(rows))
+        }
+        Expression::RotateKeys { base, offsets, frequencies } => {
+            format!("rotate_keys({}, {}, {})", describe(base), tensor(offsets), tensor(frequencies))
         }
     }
 }

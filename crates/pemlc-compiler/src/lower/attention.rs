@@ -114,18 +114,19 @@ impl Attention<'_> {
         present: &Present,
     ) -> Result<(ValueId, ValueId, ValueId), IrError> {
         // Rows that are shut for every task have no share in attention: the layer is as if it had none.
-        let rows = self.normal_form.prefix.as_ref().and_then(|prefix| prefix.layers.get(layer));
-        let rows = rows.filter(|rows| rows.is_open());
-        let (Some(rows), Some(index)) = (rows, self.prefix_index) else {
+        let prefix = self.normal_form.prefix.as_ref();
+        let rows = prefix.and_then(|prefix| Some((prefix.only, prefix.layers.get(layer)?, prefix)));
+        let rows = rows.map(|(only, rows, prefix)| (only, rows, prefix.own(rows))).filter(|(.., own)| own.is_open());
+        let (Some((only, rows, own)), Some(index)) = (rows, self.prefix_index) else {
             return Ok((present.key, present.value, self.mask.tokens));
         };
-        let key = self.switch.rows(builder, format!("{name}.prefix_key"), &rows.key)?;
+        let key = self.switch.part(builder, format!("{name}.prefix_key"), &rows.key, only)?;
         let key = builder.gather(format!("{name}.prefix_key.of_row"), 0, key, index)?;
         let key = builder.concat(format!("{name}.keys"), 2, &[key, present.key])?;
-        let value = self.switch.rows(builder, format!("{name}.prefix_value"), &rows.value)?;
+        let value = self.switch.part(builder, format!("{name}.prefix_value"), &rows.value, only)?;
         let value = builder.gather(format!("{name}.prefix_value.of_row"), 0, value, index)?;
         let value = builder.concat(format!("{name}.values"), 2, &[value, present.value])?;
-        let gate = self.switch.rows(builder, format!("{name}.prefix_log_gate"), &rows.log_gate)?;
+        let gate = self.switch.rows(builder, format!("{name}.prefix_log_gate"), &own.log_gate)?;
         let gate = builder.gather(format!("{name}.prefix_log_gate.of_row"), 0, gate, index)?;
         let gate = builder.unsqueeze(format!("{name}.prefix_log_gate.row"), gate, &[1, 2, 3])?;
         let gate = builder.add(format!("{name}.prefix_log_gate.columns"), gate, self.mask.zero_column)?;

@@ -92,7 +92,18 @@ impl<'a> Trunk<'a> {
         let (config, switch) = (self.attention.config, &self.attention.switch);
         let embeddings = checkpoint("model.embed_tokens.weight", [config.vocab_size, config.hidden_size]);
         let embeddings = b.weight("embedding.weight", embeddings)?;
-        let mut x = switch.embed(b, embeddings, input_ids)?;
+        let x = switch.embed(b, embeddings, input_ids)?;
+        self.layers(b, x, past)
+    }
+
+    /// As [`lower`](Self::lower), from embeddings f32 `[batch, sequence, hidden]`.
+    pub(super) fn layers(
+        &self,
+        b: &mut Builder,
+        mut x: ValueId,
+        past: Option<&[(ValueId, ValueId)]>,
+    ) -> Result<(ValueId, Vec<Present>), IrError> {
+        let (config, switch) = (self.attention.config, &self.attention.switch);
         let mut cache = Vec::new();
         for layer in 0..config.num_hidden_layers {
             let name = format!("layers.{layer}");

@@ -25,7 +25,20 @@ pub(crate) fn project(
     config: &ModelConfig,
     normal_form: &NormalForm,
     switch: &TaskSwitch,
-    (layer, projection): (usize, Projection),
+    site: (usize, Projection),
+    x: ValueId,
+) -> Result<ValueId, IrError> {
+    let bias = config.has_qkv_bias() && matches!(site.1, Projection::QProj | Projection::KProj | Projection::VProj);
+    project_with(builder, config, normal_form, switch, (site, bias), x)
+}
+
+/// As [`project`], where the caller says whether the base model's bias is added.
+pub(crate) fn project_with(
+    builder: &mut Builder,
+    config: &ModelConfig,
+    normal_form: &NormalForm,
+    switch: &TaskSwitch,
+    ((layer, projection), bias): ((usize, Projection), bool),
     x: ValueId,
 ) -> Result<ValueId, IrError> {
     let name = path(layer, projection);
@@ -36,7 +49,6 @@ pub(crate) fn project(
     let shared = normal_form.shared.get(&(layer, projection)).filter(|_| magnitude.is_none());
     let private = normal_form.private.get(&(layer, projection));
     let scale = normal_form.private_scale.get(&(layer, projection));
-    let bias = config.has_qkv_bias() && matches!(projection, Projection::QProj | Projection::KProj | Projection::VProj);
     // The last term's sum carries the projection's plain name.
     let mut remaining = usize::from(shared.is_some()) + usize::from(bias) + usize::from(private.is_some());
     remaining += usize::from(scale.is_some());

@@ -1,7 +1,7 @@
 //! What follows `task_id`: the guard, and the choice of each row's private part.
 
 use super::builder::Builder;
-use crate::ir::{Comparison, DType, IrError, Op, Symbol, Tensor, ValueId, ValueType};
+use crate::ir::{Comparison, DType, Expression, IrError, Op, Symbol, Tensor, ValueId, ValueType};
 use crate::normal_form::LowRank;
 use std::sync::Arc;
 
@@ -75,6 +75,13 @@ impl TaskSwitch {
         Ok(Self { index, delta_index, guard: Some(guard), task })
     }
 
+    /// For rows whose tasks are known: row `i` is of task `tasks[i]`.
+    pub(crate) fn known(builder: &mut Builder, tasks: &[usize]) -> Result<Self, IrError> {
+        let index = tasks.iter().map(|task| i64::try_from(*task).unwrap_or(i64::MAX)).collect();
+        let index = builder.constant("task.index", &Arc::new(Tensor::vector_i64(index)))?;
+        Ok(Self { index, guard: None, task: TaskInput::Id })
+    }
+
     /// Rows of `embeddings` for `input_ids`: f32 `[batch, sequence, hidden]`, NaN in the rows of unknown tasks.
     pub(crate) fn embed(
         &self,
@@ -100,6 +107,19 @@ impl TaskSwitch {
             }
             TaskInput::Id | TaskInput::FirstRow | TaskInput::Pinned => builder.constant(name, tensor),
         }
+    }
+
+    /// As [`rows`](Self::rows); where there is one task for good, the part `only` of the stack.
+    pub(crate) fn part(
+        &self,
+        builder: &mut Builder,
+        name: String,
+        tensor: &Arc<Tensor>,
+        only: Option<usize>,
+    ) -> Result<ValueId, IrError> {
+        let Some(set) = only else { return self.rows(builder, name, tensor) };
+        let base = Box::new(Expression::Constant(Arc::clone(tensor)));
+        builder.weight(name, Expression::Slice { base, start: set, end: set + 1 })
     }
 
     /// i64 `[batch]`: which of several sets each row reads, when task `t` reads `set_of_task[t]`.

@@ -1,8 +1,9 @@
-//! Evaluates nodes that read constants alone. Freezing the prompt encoder is this pass on the encoder's graph.
+//! Evaluates nodes that read constants alone.
 
+use super::folding::{constants, fold};
 use super::{Outcome, Pass};
 use crate::interpret::evaluate;
-use crate::ir::{Expression, Graph, Tensor};
+use crate::ir::Graph;
 
 /// See the module.
 #[derive(Debug, Clone, Copy)]
@@ -15,33 +16,20 @@ impl Pass for FoldConstants {
 
     fn run(&self, graph: &mut Graph) -> Result<Outcome, String> {
         let mut outcome = Outcome::default();
-        let mut remaining = Vec::with_capacity(graph.nodes.len());
-        let mut uses = graph.use_counts();
-        for node in std::mem::take(&mut graph.nodes) {
+        fold(graph, &mut |graph, node| {
             let name = &graph.value(node.output()).name;
-            let constants: Option<Vec<&Tensor>> =
-                node.inputs.iter().map(|id| graph.constant_of(*id).map(|tensor| &**tensor)).collect();
-            let Some(constants) = constants else {
+            let Some(constants) = constants(graph, node) else {
                 if node.inputs.iter().any(|id| graph.is_overridable(*id)) {
                     outcome.declined.push(format!("`{name}` reads what a caller may override"));
                 } else if node.inputs.iter().all(|id| graph.initialisers.contains_key(id)) {
                     outcome.declined.push(format!("`{name}` reads weights of the base model"));
                 }
-                remaining.push(node);
-                continue;
+                return Ok(None);
             };
             let value = evaluate(&node.op, &constants).map_err(|reason| format!("node `{name}` {reason}"))?;
             outcome.changed.push(format!("evaluated `{name}`"));
-            graph.initialisers.insert(node.output(), Expression::constant(value));
-            // Intermediate constants go as soon as their last reader is evaluated, so that memory stays small.
-            for id in &node.inputs {
-                uses[id.0] -= 1;
-                if uses[id.0] == 0 {
-                    graph.initialisers.remove(id);
-                }
-            }
-        }
-        graph.nodes = remaining;
+            Ok(Some(value))
+        })?;
         Ok(outcome)
     }
 }
@@ -49,7 +37,7 @@ impl Pass for FoldConstants {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ir::{Binary, DType, Op, Symbol, ValueType};
+    use crate::ir::{Binary, DType, Expression, Op, Symbol, Tensor, ValueType};
 
     #[test]
     fn constant_parts_are_evaluated_and_the_rest_stays() {

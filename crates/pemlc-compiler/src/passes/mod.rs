@@ -4,21 +4,29 @@ mod dead_code;
 mod deduplicate;
 mod fold_constants;
 mod fold_shared_delta;
+mod fold_soft_prompt;
+mod folding;
+mod freeze_prompt_encoder;
 mod precision;
 mod quantise;
 mod rewriter;
+mod rotate_stored_keys;
 mod task_switch;
 
 pub use dead_code::DeadCode;
 pub use deduplicate::Deduplicate;
 pub use fold_constants::FoldConstants;
 pub use fold_shared_delta::FoldSharedDelta;
+pub use fold_soft_prompt::FoldSoftPrompt;
+pub use freeze_prompt_encoder::FreezePromptEncoder;
 pub use precision::{ChoosePrecision, Precision};
 pub use quantise::Quantise;
+pub use rotate_stored_keys::RotateStoredKeys;
 pub use task_switch::{LowerTaskSwitch, Lowering, WORKLOADS, Workload};
 
 use crate::ir::{Graph, IrError, verify};
 use crate::target::{Operators, Target};
+use pemlc_artifact::Checkpoint;
 
 /// A rewriting of a graph that keeps what it computes.
 pub trait Pass {
@@ -62,6 +70,21 @@ pub struct PipelineOptions {
     pub target: Target,
 }
 
+/// Names of the passes of [`prompt_passes`].
+pub const PROMPT_PASSES: [&str; 4] = ["freeze_prompt_encoder", "fold_soft_prompt", "rotate_stored_keys", "dead_code"];
+
+/// The passes that turn a lowered prompt into stored rows, in order. `checkpoint` is the base model.
+pub fn prompt_passes(checkpoint: &Checkpoint) -> Vec<Box<dyn Pass + '_>> {
+    vec![
+        // What the last layer does with its attention is for no row.
+        Box::new(DeadCode),
+        Box::new(FreezePromptEncoder),
+        Box::new(FoldSoftPrompt { checkpoint }),
+        Box::new(RotateStoredKeys),
+        Box::new(DeadCode),
+    ]
+}
+
 /// The passes that a lowered decoder goes through, in order.
 pub fn decoder_passes(options: &PipelineOptions) -> Vec<Box<dyn Pass>> {
     let mut passes: Vec<Box<dyn Pass>> = Vec::new();
@@ -79,7 +102,7 @@ pub fn decoder_passes(options: &PipelineOptions) -> Vec<Box<dyn Pass>> {
     passes
 }
 
-/// The pass `name` in its default form: what text tests name.
+/// The pass `name` in its default form: what text tests name. Those that read a base model have none.
 pub fn by_name(name: &str) -> Option<Box<dyn Pass>> {
     let narrow = |precision| Box::new(ChoosePrecision(precision)) as Box<dyn Pass>;
     let quantise = |precision, operators| Box::new(Quantise { precision, operators }) as Box<dyn Pass>;
@@ -92,6 +115,8 @@ pub fn by_name(name: &str) -> Option<Box<dyn Pass>> {
         "lower_task_switch=shared-basis" => Some(lower(Lowering::SharedBasis)),
         "lower_task_switch=scalar" => Some(lower(Lowering::Scalar)),
         "fold_shared_delta" => Some(Box::new(FoldSharedDelta)),
+        "freeze_prompt_encoder" => Some(Box::new(FreezePromptEncoder)),
+        "rotate_stored_keys" => Some(Box::new(RotateStoredKeys)),
         "fold_constants" => Some(Box::new(FoldConstants)),
         "deduplicate" => Some(Box::new(Deduplicate)),
         "dead_code" => Some(Box::new(DeadCode)),
@@ -104,20 +129,15 @@ pub fn by_name(name: &str) -> Option<Box<dyn Pass>> {
     }
 }
 
-/// The passes that freeze a lowered prompt encoder, in order.
-pub fn encoder_passes() -> Vec<Box<dyn Pass>> {
-    vec![Box::new(FoldConstants), Box::new(DeadCode)]
-}
-
 /// Runs `passes` in order on a graph that verifies.
-pub fn run_passes(graph: &mut Graph, passes: &[Box<dyn Pass>]) -> Result<Vec<Outcome>, PassError> {
+pub fn run_passes(graph: &mut Graph, passes: &[Box<dyn Pass + '_>]) -> Result<Vec<Outcome>, PassError> {
     run_passes_with(graph, passes, &mut |_, _| {})
 }
 
 /// As [`run_passes`]; `after` sees what each pass did, and the graph that it left.
 pub fn run_passes_with(
     graph: &mut Graph,
-    passes: &[Box<dyn Pass>],
+    passes: &[Box<dyn Pass + '_>],
     after: &mut dyn FnMut(&Outcome, &Graph),
 ) -> Result<Vec<Outcome>, PassError> {
     let mut outcomes: Vec<Outcome> = Vec::new();

@@ -5,21 +5,16 @@ use pemlc_artifact::ModelConfig;
 use pemlc_artifact::prompt::{Architecture, Operation};
 use pemlc_artifact::tensors::{NamedTensor, TensorMap, Values};
 
-type Rows = Vec<Vec<f64>>;
+/// Numbers by row.
+pub type Rows = Vec<Vec<f64>>;
 
 /// The rows of every set and layer.
 pub fn evaluate(architecture: &Architecture, weights: &TensorMap, config: &ModelConfig, sets: usize) -> TensorMap {
     let mut table = TensorMap::new();
-    let (length, width, kv_width) = (architecture.length, architecture.width, config.kv_width());
+    let (length, kv_width) = (architecture.length, config.kv_width());
     for set in 0..sets {
         for layer in 0..config.num_hidden_layers {
-            let seed = floats(weights, &format!("seed.{set}"));
-            let codes = floats(weights, "layer_code");
-            let start: Rows = (0..length)
-                .map(|row| (0..width).map(|i| f64::from(seed[row * width + i] + codes[layer * width + i])).collect())
-                .collect();
-            let rows = cell(architecture, weights, start);
-            let head = linear(weights, &format!("head.{layer}.weight"), &format!("head.{layer}.bias"), &rows);
+            let head = heads(architecture, weights, set, layer);
             for (what, offset) in [("key", 0), ("value", kv_width)] {
                 let warm = weights.get(&format!("warm_start.{set}.layers.{layer}.{what}"));
                 let mut values = Vec::new();
@@ -47,6 +42,18 @@ pub fn evaluate(architecture: &Architecture, weights: &TensorMap, config: &Model
         }
     }
     table
+}
+
+/// What the head of `layer` gives for each row of `set`.
+pub fn heads(architecture: &Architecture, weights: &TensorMap, set: usize, layer: usize) -> Rows {
+    let (length, width) = (architecture.length, architecture.width);
+    let seed = floats(weights, &format!("seed.{set}"));
+    let codes = floats(weights, "layer_code");
+    let start: Rows = (0..length)
+        .map(|row| (0..width).map(|i| f64::from(seed[row * width + i] + codes[layer * width + i])).collect())
+        .collect();
+    let rows = cell(architecture, weights, start);
+    linear(weights, &format!("head.{layer}.weight"), &format!("head.{layer}.bias"), &rows)
 }
 
 fn cell(architecture: &Architecture, weights: &TensorMap, start: Rows) -> Rows {

@@ -1,9 +1,9 @@
 //! A tiny base model and a run directory on disk.
 
-use super::encoder;
 use super::weights::Numbers;
+use super::{encoder, prompts};
 use pemlc_artifact::peft::{LoraAdapter, LoraWeights, ModuleScale};
-use pemlc_artifact::prompt::{Architecture, Edge, Generators, Insertion, Operation};
+use pemlc_artifact::prompt::{Architecture, Edge, Generators, Insertion, Operation, SoftPrompts};
 use pemlc_artifact::run::{
     BaseDtype, BaseModel, Costs, LoraRecord, PrefixRecord, RUN_SCHEMA_VERSION, RunManifest, RunPaths, TaskRecord,
 };
@@ -23,6 +23,14 @@ pub enum PrefixKind {
     Table,
     /// A frozen encoder, with a warm start.
     Encoder,
+    /// A frozen encoder whose heads give hidden states, with a warm start.
+    Hidden,
+    /// As `Hidden`, starting cold, with one seed for all tasks.
+    SharedHidden,
+    /// A soft prompt of each set of rows, of different lengths; of three and more the last one is empty.
+    SoftPrompts,
+    /// One soft prompt for all tasks.
+    SharedSoftPrompt,
 }
 
 /// What a run trained.
@@ -67,13 +75,15 @@ pub struct Fixture {
     pub weights: TensorMap,
     pub shared: Option<LoraAdapter>,
     pub private: Vec<LoraAdapter>,
+    /// The rows that the trainer stored.
     pub prefix: Option<TensorMap>,
     pub prefix_per_task: bool,
+    pub soft_prompts: Option<SoftPrompts>,
 }
 
 const RANK: usize = 3;
 const ALPHA: f64 = 6.0;
-const PREFIX_ROWS: usize = 4;
+pub const PREFIX_ROWS: usize = 4;
 
 impl Fixture {
     pub fn new(spec: Spec) -> Self {
@@ -111,20 +121,51 @@ impl Fixture {
         }
         let sets = if spec.prefix_per_task { spec.tasks } else { 1 };
         fs::create_dir_all(paths.prefix().parent().unwrap()).unwrap();
-        let prefix = spec.prefix.map(|kind| match kind {
-            PrefixKind::Table => prefix_table(&config, sets, &mut numbers),
+        write_manifest(&spec, &config, &model, &paths);
+        let (prefix, prefix_per_task, soft_prompts) = (None, spec.prefix_per_task, None);
+        let mut fixture = Self { folder, config, weights, shared, private, prefix, prefix_per_task, soft_prompts };
+        if let Some(kind) = spec.prefix {
+            let table = fixture.write_prompt(kind, sets, &mut numbers);
+            tensors::write(&paths.prefix(), &table).unwrap();
+            fixture.prefix = Some(table);
+        }
+        fixture
+    }
+
+    /// Writes what rows are made of, and gives the rows.
+    fn write_prompt(&mut self, kind: PrefixKind, sets: usize, numbers: &mut Numbers) -> TensorMap {
+        let (paths, config) = (RunPaths::new(self.run()), &self.config);
+        match kind {
+            PrefixKind::Table => prefix_table(config, sets, numbers),
             PrefixKind::Encoder => {
-                let (architecture, weights) = prompt_encoder(&config, sets, &mut numbers);
+                let (architecture, weights) = prompt_encoder(config, sets, numbers);
                 architecture.write(&paths.architecture()).unwrap();
                 tensors::write(&paths.encoder(), &weights).unwrap();
-                encoder::evaluate(&architecture, &weights, &config, sets)
+                encoder::evaluate(&architecture, &weights, config, sets)
             }
-        });
-        if let Some(table) = &prefix {
-            tensors::write(&paths.prefix(), table).unwrap();
+            PrefixKind::Hidden | PrefixKind::SharedHidden => {
+                let seeds = if kind == PrefixKind::Hidden { sets } else { 1 };
+                let (architecture, weights) =
+                    prompts::hidden_encoder(config, seeds, kind == PrefixKind::Hidden, numbers);
+                architecture.write(&paths.architecture()).unwrap();
+                tensors::write(&paths.encoder(), &weights).unwrap();
+                prompts::hidden_rows(self, &architecture, &weights, (sets, seeds))
+            }
+            PrefixKind::SoftPrompts | PrefixKind::SharedSoftPrompt => {
+                let count = if kind == PrefixKind::SoftPrompts { sets } else { 1 };
+                let soft_prompts = prompts::soft_prompts(config, count, numbers);
+                soft_prompts.write(&paths.soft_prompt()).unwrap();
+                self.soft_prompts = Some(soft_prompts);
+                prompts::soft_prompt_rows(self, sets)
+            }
         }
-        write_manifest(&spec, &config, &model, &paths);
-        Self { folder, config, weights, shared, private, prefix, prefix_per_task: spec.prefix_per_task }
+    }
+
+    /// The vectors of a task's soft prompt; none without one.
+    pub fn soft_prompt(&self, task: usize) -> Vec<Vec<f64>> {
+        let Some(prompts) = &self.soft_prompts else { return Vec::new() };
+        let own = &prompts.tasks[if prompts.tasks.len() == 1 { 0 } else { task }];
+        own.chunks_exact(prompts.hidden).map(|row| row.iter().map(|x| f64::from(*x)).collect()).collect()
     }
 
     pub fn run(&self) -> PathBuf {
@@ -373,9 +414,11 @@ fn write_manifest(spec: &Spec, config: &ModelConfig, model: &std::path::Path, pa
     };
     let adapted = spec.shared || spec.private;
     let method = match (adapted, spec.prefix) {
-        (_, Some(PrefixKind::Encoder)) => "peml",
+        (_, Some(PrefixKind::Encoder | PrefixKind::Hidden | PrefixKind::SharedHidden)) => "peml",
         (true, Some(PrefixKind::Table)) => "lora+prefix",
         (false, Some(PrefixKind::Table)) => "prefix",
+        (true, Some(PrefixKind::SoftPrompts | PrefixKind::SharedSoftPrompt)) => "lora+prompt",
+        (false, Some(PrefixKind::SoftPrompts | PrefixKind::SharedSoftPrompt)) => "prompt",
         (_, None) => "lora",
     };
     let manifest = RunManifest {

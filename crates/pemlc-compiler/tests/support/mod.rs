@@ -4,6 +4,7 @@
 pub mod encoder;
 pub mod fixture;
 pub mod onnx;
+pub mod prompts;
 pub mod reference;
 pub mod runtime;
 pub mod weights;

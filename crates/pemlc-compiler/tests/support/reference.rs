@@ -5,17 +5,32 @@ use super::weights::floats;
 use pemlc_artifact::Projection;
 use pemlc_artifact::peft::{LoraAdapter, LoraWeights};
 
-/// Logits `[tokens][vocabulary]` of `tokens` for `task`, or of the untouched base model.
+/// Logits `[tokens][vocabulary]` of `tokens` for `task`, or of the untouched base model. A soft prompt stands in front of the tokens, which
+/// then have the positions behind it: nothing is folded here.
 pub fn logits(fixture: &Fixture, task: Option<usize>, tokens: &[i64]) -> Vec<Vec<f64>> {
     let config = &fixture.config;
     let table = floats(&fixture.weights, "model.embed_tokens.weight");
     let hidden = config.hidden_size;
-    let mut x: Vec<Vec<f64>> = tokens
-        .iter()
-        .map(|token| table[*token as usize * hidden..][..hidden].iter().map(|x| f64::from(*x)).collect())
-        .collect();
-    for layer in 0..config.num_hidden_layers {
+    let mut x = task.map_or_else(Vec::new, |task| fixture.soft_prompt(task));
+    let prompt = x.len();
+    let embedded = |token: &i64| table[*token as usize * hidden..][..hidden].iter().map(|x| f64::from(*x)).collect();
+    x.extend(tokens.iter().map(embedded));
+    let x = layers(fixture, task, x, &mut |_, _| {});
+    let x = rms_norm(fixture, "model.norm.weight", &x);
+    let head = if config.tie_word_embeddings { table } else { floats(&fixture.weights, "lm_head.weight") };
+    x[prompt..].iter().map(|row| head.chunks_exact(hidden).map(|w| dot(w, row)).collect()).collect()
+}
+
+/// Hidden states after all layers; `see` is shown what each layer's attention reads, after its norm.
+pub fn layers(
+    fixture: &Fixture,
+    task: Option<usize>,
+    mut x: Vec<Vec<f64>>,
+    see: &mut dyn FnMut(usize, &[Vec<f64>]),
+) -> Vec<Vec<f64>> {
+    for layer in 0..fixture.config.num_hidden_layers {
         let normed = rms_norm(fixture, &format!("model.layers.{layer}.input_layernorm.weight"), &x);
+        see(layer, &normed);
         let attended = attention(fixture, task, layer, &normed);
         let attended = project(fixture, task, (layer, Projection::OProj), &attended);
         add(&mut x, &attended);
@@ -27,9 +42,7 @@ pub fn logits(fixture: &Fixture, task: Option<usize>, tokens: &[i64]) -> Vec<Vec
         }
         add(&mut x, &project(fixture, task, (layer, Projection::DownProj), &gated));
     }
-    let x = rms_norm(fixture, "model.norm.weight", &x);
-    let head = if config.tie_word_embeddings { table } else { floats(&fixture.weights, "lm_head.weight") };
-    x.iter().map(|row| head.chunks_exact(hidden).map(|w| dot(w, row)).collect()).collect()
+    x
 }
 
 fn add(x: &mut [Vec<f64>], y: &[Vec<f64>]) {
@@ -52,7 +65,7 @@ fn rms_norm(fixture: &Fixture, weight: &str, x: &[Vec<f64>]) -> Vec<Vec<f64>> {
 }
 
 /// `x W^T + b + s x A^T B^T` for the shared delta and the task's own; magnitudes scale the base with its shared delta.
-fn project(fixture: &Fixture, task: Option<usize>, site: (usize, Projection), x: &[Vec<f64>]) -> Vec<Vec<f64>> {
+pub fn project(fixture: &Fixture, task: Option<usize>, site: (usize, Projection), x: &[Vec<f64>]) -> Vec<Vec<f64>> {
     let module = site.1.module(site.0);
     let weight = floats(&fixture.weights, &format!("{module}.weight"));
     let bias = fixture.weights.contains_key(&format!("{module}.bias"));
@@ -115,7 +128,8 @@ fn row_norms(adapter: &LoraAdapter, site: (usize, Projection), weight: &[f32], i
     .collect()
 }
 
-fn rotate(fixture: &Fixture, position: usize, head: &[f64]) -> Vec<f64> {
+/// `head` as it is at `position`.
+pub fn rotate(fixture: &Fixture, position: i64, head: &[f64]) -> Vec<f64> {
     let half = head.len() / 2;
     let frequencies = fixture.config.rope_inverse_frequencies();
     let mut rotated = vec![0.0; head.len()];
@@ -138,7 +152,7 @@ fn attention(fixture: &Fixture, task: Option<usize>, layer: usize, x: &[Vec<f64>
         let kv_head = head * config.num_key_value_heads / config.num_attention_heads;
         // (key, value, additive) of the prefix, then of the tokens.
         let mut prefix = Vec::new();
-        if let (Some(task), Some(table)) = (task, &fixture.prefix) {
+        if let (Some(task), Some(table), true) = (task, &fixture.prefix, fixture.soft_prompts.is_none()) {
             let set = if fixture.prefix_per_task { task } else { 0 };
             let rows = |what: &str| floats(table, &format!("tasks.{set}.layers.{layer}.{what}"));
             let gates = rows("log_gate");
@@ -150,10 +164,10 @@ fn attention(fixture: &Fixture, task: Option<usize>, layer: usize, x: &[Vec<f64>
             }
         }
         for position in 0..x.len() {
-            let query = rotate(fixture, position, &q[position][head * size..][..size]);
+            let query = rotate(fixture, position as i64, &q[position][head * size..][..size]);
             let mut rows = prefix.clone();
             for earlier in 0..=position {
-                let key = rotate(fixture, earlier, &k[earlier][kv_head * size..][..size]);
+                let key = rotate(fixture, earlier as i64, &k[earlier][kv_head * size..][..size]);
                 rows.push((key, v[earlier][kv_head * size..][..size].to_vec(), 0.0));
             }
             let weights: Vec<f64> = rows

@@ -1,6 +1,6 @@
 //! What methods with soft prompts share: the prompt's shape, and the vectors that it starts from.
 //!
-//! They leave no files of their own: a run folds its prompt, through its deltas, into prefix rows once it is trained.
+//! A run folds its prompt, through its deltas, into prefix rows once it is trained, and leaves both.
 
 use super::{Destination, Methods, PrefixShape, Start, prefix_files, warm_start};
 use crate::adaptation::Adaptation;
@@ -10,7 +10,7 @@ use crate::error::TrainError;
 use crate::parameters::{Group, ParameterSet, host};
 use crate::random::Stream;
 use pemlc_artifact::ModelConfig;
-use pemlc_artifact::prompt::Insertion;
+use pemlc_artifact::prompt::{Insertion, SoftPrompts};
 use pemlc_artifact::run::PrefixRecord;
 
 /// Vectors of one prompt or several.
@@ -81,7 +81,8 @@ fn drawn(backbone: &Backbone, name: &str, index: usize, count: usize, seed: u64)
     (0..count).map(|_| (f64::from(stream.unit()) * vocabulary as f64) as u32).collect()
 }
 
-/// Writes the prefix rows that the soft prompt of `adaptation`, or its hidden states, come to, if it has any: what depends on all methods.
+/// Writes the soft prompt of `adaptation`, and the prefix rows that it or its hidden states come to, if it has any: what depends on all
+/// methods.
 pub(crate) fn export(
     backbone: &Backbone,
     adaptation: &Adaptation,
@@ -91,6 +92,11 @@ pub(crate) fn export(
     let hidden = methods.architecture().is_some_and(|architecture| architecture.insertion == Insertion::Hidden);
     if adaptation.prompt.is_none() && !hidden {
         return Ok(None);
+    }
+    if let Some(prompt) = &adaptation.prompt {
+        let [_, length, hidden] = prompt.dims();
+        let tasks = host(prompt.clone()).chunks_exact(length * hidden).map(<[f32]>::to_vec).collect();
+        SoftPrompts { hidden, tasks }.write(&to.paths.soft_prompt())?;
     }
     let prefix = backbone.fold(adaptation, to.tasks.len()).prefix;
     let [sets, _, _, length, _] = prefix.as_ref().map_or([0; 5], |rows| rows.key.dims());

@@ -27,7 +27,9 @@ pub(super) fn section(material: &Material) -> Option<String> {
 
 fn verdict(artifact: &ArtifactManifest) -> String {
     let encoder = artifact.encoder_difference.map_or_else(String::new, |difference| {
-        format!(" The frozen encoder differs from the trainer's own evaluation by at most {difference:.1e}.")
+        format!(
+            " The prompt's rows, as compiled, differ from the trainer's own evaluation by at most {difference:.1e}."
+        )
     });
     match &artifact.validation {
         None => format!("<p><span class=\"bad\">Not validated</span>: no check has run.{encoder}</p>\n"),

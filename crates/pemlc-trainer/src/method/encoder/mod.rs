@@ -279,11 +279,11 @@ impl Method for Encoder {
         // Found by now: `advance` is called once more after the last step.
         let Some(found) = &self.cell else { return Ok(Record::default()) };
         Encoder::architecture(self, found).write(&to.paths.architecture())?;
+        tensors::write(&to.paths.encoder(), &self.files(set, found))?;
         if self.shape.config.insertion == Insertion::Hidden {
             // What hidden states come to depends on the projections: the run folds them, once it knows all deltas.
             return Ok(Record::default());
         }
-        tensors::write(&to.paths.encoder(), &self.files(set, found))?;
         let rows = self.rows(&set.constants(), &Moment::Evaluation).prefix;
         Ok(Record { prefix: prefix_files::write(rows, &self.shape, to)?, ..Record::default() })
     }

@@ -1,13 +1,19 @@
 //! The values of initialisers, a block of a matrix at a time: no weight is ever in memory as a whole.
 
-use crate::ir::{Expression, Tensor};
+mod arithmetic;
+mod product;
+#[cfg(test)]
+mod tests;
+
+use crate::ir::{Data, Expression, Tensor};
+pub(crate) use arithmetic::rotate;
+use arithmetic::{add_product, column_scales, transpose_into};
 use pemlc_artifact::{Checkpoint, CheckpointError, TensorView};
+pub(crate) use product::{product, row_product};
 use std::ops::Range;
 
 /// Numbers of a block, f32.
 const BLOCK: usize = 1 << 21;
-/// Rows that are transposed together, so that neither side is walked a number at a time.
-const TILE: usize = 16;
 /// Bytes of a checkpoint that a block which reads across its rows keeps in memory at a time.
 const READ: usize = 16 << 20;
 
@@ -60,25 +66,27 @@ pub enum EvaluateError {
 
 /// An expression as a matrix whose blocks can be asked for. Tensors of other ranks have the first axis as rows, vectors one row.
 #[derive(Debug)]
-pub(super) struct Matrix<'a> {
+pub(crate) struct Matrix<'a> {
     source: Source<'a>,
-    pub(super) rows: usize,
-    pub(super) columns: usize,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
 }
 
 #[derive(Debug)]
 enum Source<'a> {
     Constant(&'a [f32]),
     Stored(TensorView<'a>),
+    Slice { base: Box<Matrix<'a>>, start: usize },
     Transpose(Box<Matrix<'a>>),
     AddLowRank { base: Box<Matrix<'a>>, down: &'a [f32], up: &'a [f32], rank: usize },
     ScaleColumns { base: Box<Matrix<'a>>, scales: Vec<f32> },
+    Rotate { base: Box<Matrix<'a>>, offsets: &'a [i64], frequencies: &'a [f32] },
     Beside(Vec<Matrix<'a>>),
 }
 
 impl<'a> Matrix<'a> {
     /// The f32 values of `expression`; of a cast, what it rounds, and of a quantised matrix, its rows.
-    pub(super) fn new(expression: &'a Expression, checkpoint: &'a Checkpoint) -> Result<Self, EvaluateError> {
+    pub(crate) fn new(expression: &'a Expression, checkpoint: &'a Checkpoint) -> Result<Self, EvaluateError> {
         Ok(match expression {
             Expression::Constant(tensor) => {
                 let (rows, columns) = as_matrix(tensor.shape());
@@ -94,6 +102,11 @@ impl<'a> Matrix<'a> {
                 Self { source: Source::Stored(view), rows, columns }
             }
             Expression::Cast { base, .. } | Expression::Quantise { rows: base, .. } => Self::new(base, checkpoint)?,
+            Expression::Slice { base, start, end } => {
+                let base = Box::new(Self::new(base, checkpoint)?);
+                let columns = base.columns;
+                Self { source: Source::Slice { base, start: *start }, rows: end - start, columns }
+            }
             Expression::Transpose(inner) => {
                 let inner = Self::new(inner, checkpoint)?;
                 let (rows, columns) = (inner.columns, inner.rows);
@@ -112,6 +125,13 @@ impl<'a> Matrix<'a> {
                 let scales = column_scales(&base, floats(norms)?);
                 Self { source: Source::ScaleColumns { base: Box::new(base), scales }, rows, columns }
             }
+            Expression::RotateKeys { base, offsets, frequencies } => {
+                let base = Self::new(base, checkpoint)?;
+                let (rows, columns) = (base.rows, base.columns);
+                let offsets = offsets.as_i64().ok_or_else(|| EvaluateError::Type(offsets.value_type().to_string()))?;
+                let (base, frequencies) = (Box::new(base), floats(frequencies)?);
+                Self { source: Source::Rotate { base, offsets, frequencies }, rows, columns }
+            }
             Expression::ConcatColumns(parts) => {
                 let parts: Vec<Self> =
                     parts.iter().map(|part| Self::new(part, checkpoint)).collect::<Result<_, _>>()?;
@@ -123,12 +143,12 @@ impl<'a> Matrix<'a> {
     }
 
     /// Ranges of rows, each a block of moderate size, that make up the matrix in order.
-    pub(super) fn row_blocks(&self) -> Vec<Range<usize>> {
+    pub(crate) fn row_blocks(&self) -> Vec<Range<usize>> {
         blocks(self.rows, self.columns)
     }
 
     /// Rows `rows` and columns `columns`, row-major.
-    pub(super) fn block(&self, rows: Range<usize>, columns: Range<usize>) -> Vec<f32> {
+    pub(crate) fn block(&self, rows: Range<usize>, columns: Range<usize>) -> Vec<f32> {
         match &self.source {
             Source::Constant(values) => {
                 let mut block = Vec::with_capacity(rows.len() * columns.len());
@@ -144,6 +164,7 @@ impl<'a> Matrix<'a> {
                 view.release(rows);
                 block
             }
+            Source::Slice { base, start } => base.block(rows.start + start..rows.end + start, columns),
             Source::Transpose(inner) => {
                 let mut block = vec![0.0; rows.len() * columns.len()];
                 for part in inner.parts(columns.clone()) {
@@ -167,6 +188,20 @@ impl<'a> Matrix<'a> {
                     row.iter_mut().zip(scales).for_each(|(value, scale)| *value *= scale);
                 }
                 block
+            }
+            Source::Rotate { base, offsets, frequencies } => {
+                // Pairs of a head stay together.
+                let head = 2 * frequencies.len().max(1);
+                let whole = columns.start / head * head..columns.end.next_multiple_of(head);
+                let mut block = base.block(rows.clone(), whole.clone());
+                for (row, values) in rows.zip(block.chunks_exact_mut(whole.len().max(1))) {
+                    rotate(values, offsets[row], frequencies);
+                }
+                if whole == columns {
+                    return block;
+                }
+                let kept = columns.start - whole.start..columns.end - whole.start;
+                block.chunks_exact(whole.len().max(1)).flat_map(|row| &row[kept.clone()]).copied().collect()
             }
             Source::Beside(parts) => {
                 let width = columns.len();
@@ -199,6 +234,15 @@ impl Matrix<'_> {
     }
 }
 
+/// All values of `expression`: for initialisers that are small.
+pub(crate) fn values(expression: &Expression, checkpoint: &Checkpoint) -> Result<Tensor, EvaluateError> {
+    let matrix = Matrix::new(expression, checkpoint)?;
+    let values = matrix.block(0..matrix.rows, 0..matrix.columns);
+    let shape = expression.value_type().map_err(EvaluateError::Type)?.fixed_shape();
+    let tensor = shape.and_then(|shape| Tensor::new(shape, Data::F32(values)));
+    tensor.ok_or_else(|| EvaluateError::Type("it has another number of values than its shape holds".to_owned()))
+}
+
 /// `[rows, columns]` of a tensor seen as a matrix.
 fn as_matrix(shape: &[usize]) -> (usize, usize) {
     match shape {
@@ -214,148 +258,4 @@ fn blocks(rows: usize, columns: usize) -> Vec<Range<usize>> {
 
 fn floats(tensor: &Tensor) -> Result<&[f32], EvaluateError> {
     tensor.as_f32().ok_or_else(|| EvaluateError::Type(tensor.value_type().to_string()))
-}
-
-/// Writes `values` `[rows, n]` as columns `first..first + rows` of `result` `[n, width]`.
-fn transpose_into(values: &[f32], rows: usize, result: &mut [f32], width: usize, first: usize) {
-    if values.is_empty() {
-        return;
-    }
-    let columns = values.len() / rows;
-    for start in (0..rows).step_by(TILE) {
-        let end = (start + TILE).min(rows);
-        let tile = &values[start * columns..end * columns];
-        for (column, target) in result.chunks_exact_mut(width).enumerate() {
-            let target = &mut target[first + start..first + end];
-            for (place, row) in target.iter_mut().zip(tile.chunks_exact(columns)) {
-                *place = row[column];
-            }
-        }
-    }
-}
-
-/// `values += weights * up[.., columns]` for one row: `weights` `[rank]`, `up` `[rank, width]`. Four rows of `up` at a time, so that the
-/// row is read and written a quarter as often.
-fn add_product(values: &mut [f32], weights: &[f32], up: &[f32], width: usize, columns: Range<usize>) {
-    let direction = |index: usize| &up[index * width + columns.start..index * width + columns.end];
-    let (fours, rest) = weights.as_chunks::<4>();
-    for (index, [a, b, c, d]) in fours.iter().enumerate() {
-        let (p, q) = (direction(4 * index), direction(4 * index + 1));
-        let (r, s) = (direction(4 * index + 2), direction(4 * index + 3));
-        for ((((value, p), q), r), s) in values.iter_mut().zip(p).zip(q).zip(r).zip(s) {
-            *value += (a * p + b * q) + (c * r + d * s);
-        }
-    }
-    for (index, weight) in rest.iter().enumerate() {
-        for (value, change) in values.iter_mut().zip(direction(4 * fours.len() + index)) {
-            *value += weight * change;
-        }
-    }
-}
-
-/// What brings the columns of `base` to the lengths `norms`. Lengths are summed in f64; a column of zeros stays.
-fn column_scales(base: &Matrix<'_>, norms: &[f32]) -> Vec<f32> {
-    let mut squares = vec![0.0; norms.len()];
-    for rows in base.row_blocks() {
-        for row in base.block(rows, 0..base.columns).chunks_exact(norms.len().max(1)) {
-            for (sum, value) in squares.iter_mut().zip(row) {
-                *sum += f64::from(*value) * f64::from(*value);
-            }
-        }
-    }
-    let scale = |(norm, sum): (&f32, &f64)| if *sum == 0.0 { 0.0 } else { (f64::from(*norm) / sum.sqrt()) as f32 };
-    norms.iter().zip(&squares).map(scale).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use std::sync::Arc;
-
-    fn matrix(rows: usize, columns: usize, seed: u32) -> Tensor {
-        Tensor::f32_from_fn(vec![rows, columns], |i| ((i as u32 * 37 + seed * 11) % 23) as f32 - 11.0)
-    }
-
-    fn whole(expression: &Expression) -> Vec<f32> {
-        let checkpoint = checkpoint();
-        let matrix = Matrix::new(expression, &checkpoint).unwrap();
-        matrix.block(0..matrix.rows, 0..matrix.columns)
-    }
-
-    /// Nothing is read from it here: the expressions are of constants.
-    fn checkpoint() -> Checkpoint {
-        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tiny-model");
-        Checkpoint::open(&root).unwrap()
-    }
-
-    #[test]
-    fn low_rank_products_are_added() {
-        // [1 1; 1 1] + [1; 2] [10 20]
-        let base = Expression::constant(Tensor::f32_from_fn(vec![2, 2], |_| 1.0));
-        let down = Arc::new(Tensor::f32_from_fn(vec![2, 1], |i| i as f32 + 1.0));
-        let up = Arc::new(Tensor::f32_from_fn(vec![1, 2], |i| 10.0 * (i as f32 + 1.0)));
-        assert_eq!(whole(&Expression::AddLowRank { base: Box::new(base), down, up }), [11.0, 21.0, 21.0, 41.0]);
-    }
-
-    #[test]
-    fn columns_get_their_norms() {
-        let values = [3.0, 0.0, 1.0, 4.0, 0.0, 0.0];
-        let base = Box::new(Expression::constant(Tensor::f32_from_fn(vec![2, 3], |i| values[i])));
-        let norms = Arc::new(Tensor::vector_f32(vec![10.0, 7.0, 2.0]));
-        assert_eq!(whole(&Expression::ColumnNorms { base, norms }), [6.0, 0.0, 2.0, 8.0, 0.0, 0.0]);
-    }
-
-    #[test]
-    fn a_weight_of_the_checkpoint_is_read_by_blocks() {
-        let checkpoint = checkpoint();
-        let name = "model.layers.0.mlp.up_proj.weight".to_owned();
-        let shape = checkpoint.tensor(&name).unwrap().shape;
-        let stored = checkpoint.tensor(&name).unwrap().to_f32();
-        let leaf = Expression::Checkpoint { name, shape: shape.clone() };
-        let transpose = Expression::Transpose(Box::new(leaf));
-        let matrix = Matrix::new(&transpose, &checkpoint).unwrap();
-        assert_eq!((matrix.rows, matrix.columns), (shape[1], shape[0]));
-        let block = matrix.block(3..5, 1..4);
-        let column = |row: usize| [1, 2, 3].map(|column| stored[column * shape[1] + row]);
-        assert_eq!(block, [column(3), column(4)].concat());
-    }
-
-    proptest! {
-        /// Whatever the expression, blocks are the parts of the whole, and the whole is what the definition says.
-        #[test]
-        fn blocks_are_parts_of_the_whole(
-            rows in 1usize..9, columns in 1usize..9, rank in 1usize..7, seed in 0u32..50,
-            (cut_rows, cut_columns) in (0.0f64..1.0, 0.0f64..1.0),
-        ) {
-            let (down, up) = (matrix(rows, rank, seed + 1), matrix(rank, columns, seed + 2));
-            let base = Expression::Transpose(Box::new(Expression::constant(matrix(columns, rows, seed))));
-            let sum = Expression::AddLowRank { base: Box::new(base), down: Arc::new(down.clone()), up: Arc::new(up.clone()) };
-            let beside = Expression::ConcatColumns(vec![sum, Expression::constant(matrix(rows, 3, seed + 3))]);
-            let (turned, low, high) = (matrix(columns, rows, seed), down.as_f32().unwrap(), up.as_f32().unwrap());
-            let right = matrix(rows, 3, seed + 3);
-            let mut expected = Vec::new();
-            for row in 0..rows {
-                for column in 0..columns {
-                    let product: f32 = (0..rank).map(|k| low[row * rank + k] * high[k * columns + column]).sum();
-                    expected.push(turned.as_f32().unwrap()[column * rows + row] + product);
-                }
-                expected.extend(&right.as_f32().unwrap()[row * 3..row * 3 + 3]);
-            }
-            prop_assert_eq!(&whole(&beside), &expected);
-            let width = columns + 3;
-            let (row, column) = ((cut_rows * rows as f64) as usize, (cut_columns * width as f64) as usize);
-            let checkpoint = checkpoint();
-            let found = Matrix::new(&beside, &checkpoint).unwrap().block(row..rows, column..width);
-            let part: Vec<f32> = (row..rows).flat_map(|r| expected[r * width + column..(r + 1) * width].to_vec()).collect();
-            prop_assert_eq!(found, part);
-        }
-    }
-
-    #[test]
-    fn blocks_cover_all_rows() {
-        assert_eq!(blocks(5, BLOCK / 2), [0..2, 2..4, 4..5]);
-        assert_eq!(blocks(2, BLOCK * 3), [0..1, 1..2]);
-        assert_eq!(blocks(3, 0).first(), Some(&(0..3)));
-    }
 }
