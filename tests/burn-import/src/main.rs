@@ -1,7 +1,7 @@
 //! Runs the graphs that `build.rs` imported, on burn's flex backend, and holds them to the trainer's probes.
 
 use anyhow::ensure;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use pemlc_artifact::artifact::{ArtifactManifest, ArtifactPaths};
 use pemlc_artifact::probes::Probes;
 use std::process::ExitCode;
@@ -128,20 +128,20 @@ impl Session {
         });
         let padded = |of: &dyn Fn(&Row<'_>, usize) -> i64, columns: usize| {
             let numbers: Vec<i64> = rows.iter().flat_map(|row| (0..columns).map(|column| of(row, column))).collect();
-            Tensor::<2, Int>::from_data(TensorData::new(numbers, [rows.len(), columns]), &self.device)
+            Tensor::<2, Int>::from_data(TensorData::new(numbers, [rows.len(), columns]), (&self.device, DType::I64))
         };
         let tasks: Vec<i64> = rows.iter().map(|row| row.task_id).collect();
         let outputs = (self.forward)(Inputs {
             input_ids: padded(&|row, column| row.tokens.get(column).copied().unwrap_or(0), length),
             attention_mask: padded(&|row, column| i64::from(column < cached + row.tokens.len()), cached + length),
             position_ids: padded(&|row, column| (cached + column.min(row.tokens.len() - 1)) as i64, length),
-            task_id: Tensor::from_data(TensorData::new(tasks, [rows.len()]), &self.device),
+            task_id: Tensor::from_data(TensorData::new(tasks, [rows.len()]), (&self.device, DType::I64)),
             past,
         });
         let [batch, positions, vocabulary] = outputs.logits.dims();
         ensure!((batch, positions) == (rows.len(), length), "logits of shape {:?}", outputs.logits.dims());
         let logits =
-            outputs.logits.into_data().to_vec::<f32>().map_err(|error| anyhow::anyhow!("logits: {error:?}"))?;
+            outputs.logits.into_data().try_to_vec::<f32>().map_err(|error| anyhow::anyhow!("logits: {error:?}"))?;
         Ok(Answer { logits, positions, vocabulary, present: outputs.present })
     }
 
