@@ -10,8 +10,8 @@ use half::f16;
 
 /// Share of the range that the integers span.
 const SPANS: [f32; 5] = [1.0, 0.95, 0.9, 0.85, 0.8];
-/// Integers left out at the upper end: a block that was quantised before need not have used them all.
-const UNUSED: [f32; 3] = [1.0, 2.0, 3.0];
+/// Steps between the smallest and the largest number of a block that was quantised before, to four bits, and need not have used all of its levels.
+const STEPS: [f32; 4] = [15.0, 14.0, 13.0, 12.0];
 /// Adding and taking away rounds to the next integer, ties to even, whatever the instruction set, below 2^22.
 const ROUNDING: f32 = 12_582_912.0;
 
@@ -89,9 +89,10 @@ impl Line {
             .fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), value| (low.min(*value), high.max(*value)));
         let range = high - low;
         let spans = SPANS.map(|span| (range * span / largest, low + range * (1.0 - span) / 2.0));
-        let unused = UNUSED.map(|unused| (range / (largest - unused), low));
+        // Eight bits make sixteen steps of one, and so keep to a scale that f16 holds.
+        let before = STEPS.map(|steps| (range / (steps * (largest + 1.0) / 16.0), low));
         let mut best = (f32::INFINITY, Self::rounded(range / largest, low));
-        for (scale, offset) in spans.into_iter().chain(unused) {
+        for (scale, offset) in spans.into_iter().chain(before) {
             let first = Self::rounded(scale, offset);
             for line in [first, first.least_squares(block, largest)] {
                 let error = line.error(block, largest);
