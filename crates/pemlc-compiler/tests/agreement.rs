@@ -7,6 +7,7 @@ use ndarray::{Array1, Array2, s};
 use pemlc_artifact::Family;
 use pemlc_compiler::ExportOptions;
 use pemlc_compiler::passes::{LowerTaskSwitch, Lowering, PipelineOptions, Precision};
+use pemlc_compiler::target::Target;
 use pemlc_runtime::{Inputs, Outputs, Padding, Row, RuntimeKind, Session};
 use support::fixture::{Fixture, PrefixKind, Spec};
 use support::{reference, runtime};
@@ -91,12 +92,13 @@ fn in_precision(precision: Precision) -> PipelineOptions {
 
 fn agrees_as(spec: Spec, pipeline: PipelineOptions, tolerance: f64) {
     let fixture = Fixture::new(spec);
-    let precision = pipeline.precision;
+    let (precision, target) = (pipeline.precision, pipeline.target);
     let out = fixture.export_as(ExportOptions { pipeline, ..Default::default() });
     let weights = pemlc_compiler::inspect(&out.join("model.onnx")).unwrap();
     let holds = |dtype: &str| weights.contains(&format!("q_proj.weight: {dtype}["));
     assert!(holds(precision.name()), "the weights are not {}", precision.name());
-    let runs_on = |kind: RuntimeKind| precision.runtimes().is_empty() || precision.runtimes().contains(&kind.name());
+    let lists = [precision.runtimes(), target.runtimes()];
+    let runs_on = |kind: RuntimeKind| lists.iter().all(|list| list.is_empty() || list.contains(&kind.name()));
     for mut session in runtime::sessions_on(&out, runs_on) {
         mixed_batches_match(&fixture, session.as_mut(), spec.tasks, tolerance);
         cached_decode_matches(&fixture, session.as_mut(), spec.tasks, tolerance);
@@ -198,5 +200,33 @@ fn every_lowering_of_private_deltas() {
         agrees_as(everything(), options.clone(), TOLERANCE);
         let options = PipelineOptions { precision: Precision::F16, ..options };
         agrees_as(everything(), options, 2e-2);
+    }
+}
+
+#[test]
+fn every_target_in_f32() {
+    for target in Target::all() {
+        agrees_as(everything(), PipelineOptions { target, ..Default::default() }, TOLERANCE);
+    }
+}
+
+/// Without a prefix the cache alone is what attention reads.
+#[test]
+fn every_target_without_a_prefix() {
+    for target in Target::all() {
+        agrees_as(
+            Spec { private: true, ..Spec::default() },
+            PipelineOptions { target, ..Default::default() },
+            TOLERANCE,
+        );
+    }
+}
+
+#[test]
+fn every_target_in_f16_and_bf16() {
+    for target in Target::all() {
+        for (precision, tolerance) in [(Precision::F16, 2e-2), (Precision::BF16, 1e-1)] {
+            agrees_as(everything(), PipelineOptions { target, precision, ..Default::default() }, tolerance);
+        }
     }
 }

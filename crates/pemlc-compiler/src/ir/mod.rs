@@ -1,9 +1,10 @@
-//! The intermediate representation: typed values with symbolic shapes, operators with one output, and initialisers that are
+//! The intermediate representation: typed values with symbolic shapes, operators, and initialisers that are
 //! expressions over checkpoint tensors. No protobuf type appears here or in a pass.
 
 mod expression;
 mod graph;
 mod infer;
+mod infer_fused;
 mod op;
 mod parse;
 mod tensor;
@@ -14,7 +15,7 @@ mod verify;
 pub use expression::Expression;
 pub use graph::{Graph, IrError, Node, Value, ValueId};
 pub use infer::infer;
-pub use op::{Binary, Comparison, Op, Unary};
+pub use op::{Binary, Comparison, Op, Real, Unary};
 pub use parse::{ParseError, parse};
 pub use tensor::{Data, Tensor};
 pub use value::{DType, Dim, Symbol, ValueType};

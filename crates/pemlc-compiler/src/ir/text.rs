@@ -85,6 +85,7 @@ fn name(name: &str) -> String {
 fn attributes(op: &Op) -> String {
     let list = |values: &[usize]| format!("[{}]", values.iter().map(usize::to_string).collect::<Vec<_>>().join(", "));
     match op {
+        Op::Attention { scale } | Op::GroupedAttention { scale } => format!("scale = {scale:?}"),
         Op::Cast { to } => format!("to = {to}"),
         Op::Concat { axis }
         | Op::CumSum { axis }
@@ -92,7 +93,13 @@ fn attributes(op: &Op) -> String {
         | Op::GatherElements { axis }
         | Op::LogSoftmax { axis }
         | Op::Softmax { axis } => format!("axis = {axis}"),
-        Op::ReduceMean { axes } | Op::ReduceSum { axes } | Op::Unsqueeze { axes } => format!("axes = {}", list(axes)),
+        Op::ReduceMean { axes } | Op::ReduceSum { axes } | Op::Squeeze { axes } | Op::Unsqueeze { axes } => {
+            format!("axes = {}", list(axes))
+        }
+        Op::RmsNorm { epsilon } | Op::SimplifiedLayerNorm { epsilon } | Op::SkipSimplifiedLayerNorm { epsilon } => {
+            format!("epsilon = {epsilon:?}")
+        }
+        Op::RotaryEmbedding { heads } => format!("heads = {heads}"),
         Op::Reshape { shape } => {
             let sizes: Vec<String> =
                 shape.iter().map(|size| size.map_or_else(|| "_".to_owned(), |size| size.to_string())).collect();
@@ -100,9 +107,14 @@ fn attributes(op: &Op) -> String {
         }
         Op::Slice { axis, start, end } => format!("axis = {axis}, start = {start}, end = {end}"),
         Op::Transpose { permutation } => format!("permutation = {}", list(permutation)),
-        Op::And | Op::Binary(_) | Op::Comparison(_) | Op::MatMul | Op::TaskLowRank | Op::Unary(_) | Op::Where => {
-            String::new()
-        }
+        Op::And
+        | Op::Binary(_)
+        | Op::Comparison(_)
+        | Op::MatMul
+        | Op::RotateHalves
+        | Op::TaskLowRank
+        | Op::Unary(_)
+        | Op::Where => String::new(),
     }
 }
 

@@ -4,6 +4,7 @@ mod dead_code;
 mod deduplicate;
 mod fold_constants;
 mod fold_shared_delta;
+mod legalise;
 mod precision;
 mod rewriter;
 mod task_switch;
@@ -12,6 +13,7 @@ pub use dead_code::DeadCode;
 pub use deduplicate::Deduplicate;
 pub use fold_constants::FoldConstants;
 pub use fold_shared_delta::FoldSharedDelta;
+pub use legalise::Legalise;
 pub use precision::{ChoosePrecision, Precision};
 pub use task_switch::{LowerTaskSwitch, Lowering, WORKLOADS, Workload};
 
@@ -66,6 +68,7 @@ pub fn decoder_passes(options: &PipelineOptions) -> Vec<Box<dyn Pass>> {
         Box::new(options.switch.clone()),
         Box::new(FoldSharedDelta),
         Box::new(FoldConstants),
+        Box::new(Legalise { target: options.target, precision: options.precision }),
         Box::new(Deduplicate),
         Box::new(DeadCode),
         Box::new(ChoosePrecision(options.precision)),
@@ -84,6 +87,14 @@ pub fn by_name(name: &str) -> Option<Box<dyn Pass>> {
         "fold_constants" => Some(Box::new(FoldConstants)),
         "deduplicate" => Some(Box::new(Deduplicate)),
         "dead_code" => Some(Box::new(DeadCode)),
+        _ if let Some(target) = name.strip_prefix("legalise=") => {
+            let (target, precision) = match target.strip_suffix("-f16") {
+                Some(target) => (target, Precision::F16),
+                None => (target, Precision::F32),
+            };
+            let target = Target::all().find(|one| one.to_string() == target)?;
+            Some(Box::new(Legalise { target, precision }))
+        }
         "precision=f16" => Some(narrow(Precision::F16)),
         "precision=bf16" => Some(narrow(Precision::BF16)),
         _ => None,

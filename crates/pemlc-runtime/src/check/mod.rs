@@ -89,8 +89,8 @@ pub fn check(dir: &Path, options: &CheckOptions, progress: &mut dyn FnMut(&str))
     let runs_on =
         |kind: &RuntimeKind| manifest.runtimes.is_empty() || manifest.runtimes.iter().any(|name| name == kind.name());
     if let Some(kind) = options.runtimes.iter().flatten().find(|kind| !runs_on(kind)) {
-        let (dtype, known) = (manifest.dtype.clone(), manifest.runtimes.join(", "));
-        return Err(CheckError::NotFor { kind: *kind, dtype, known });
+        let (dtype, opset, known) = (manifest.dtype.clone(), manifest.opset, manifest.runtimes.join(", "));
+        return Err(CheckError::NotFor { kind: *kind, dtype, opset, known });
     }
     let defaults: Vec<RuntimeKind> = DEFAULT_RUNTIMES.into_iter().filter(runs_on).collect();
     let kinds = options.runtimes.as_ref().unwrap_or(&defaults);
