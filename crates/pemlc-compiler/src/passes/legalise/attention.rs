@@ -5,10 +5,9 @@ use super::rewrites::Rewrites;
 use super::{Legalise, Written};
 use crate::ir::{Binary, IrError, Node, Op, Real};
 
-/// Seen in ONNX Runtime 1.32 on the CPU (benches/README.md, "Targets"). A prefix stands in front of the cache, so that reading a batch of
-/// prompts is a run that is refused too.
-const REFUSES: &str = "GroupQueryAttention refuses a batch with several new tokens behind a cache or prefix; and it took longer than these, as did \
-                       opset 23's Attention when decoding";
+/// Seen in ONNX Runtime 1.32 on the CPU. A prefix stands in front of the cache, so that reading a batch of prompts is a run that is refused too.
+/// `benches/attention_operators.py` compares what these forms cost.
+const REFUSES: &str = "GroupQueryAttention refuses a batch with several new tokens behind a cache or prefix";
 /// ONNX Runtime's kernel wants all inputs of one number type, and adds and exponentiates in it.
 const NARROW: &str = "Attention would take its mask in f16, which cannot hold it, and sum exponentials there";
 
