@@ -40,6 +40,12 @@ impl Opset {
     }
 }
 
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.operators.name(), self.opset)
+    }
+}
+
 impl fmt::Display for Opset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.number())
@@ -79,11 +85,17 @@ pub struct Target {
 }
 
 impl Target {
+    /// Every target, its name being `onnx-24` or the like.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Operators::ALL.into_iter().flat_map(|operators| Opset::ALL.map(|opset| Self { operators, opset }))
+    }
+
     /// Names of the runtimes that know every operator of such graphs; empty when all do.
     pub fn runtimes(self) -> &'static [&'static str] {
-        match self.operators {
-            Operators::Standard => &[],
-            Operators::Ort => &["ort-cpu", "ort-cpu-unoptimized", "ort-cuda"],
+        match (self.operators, self.opset) {
+            (Operators::Standard, Opset::V18 | Opset::V21 | Opset::V22) => &[],
+            (Operators::Standard, Opset::V23 | Opset::V24) => &["ort-cpu", "ort-cpu-unoptimized", "ort-cuda", "tract"],
+            (Operators::Ort, _) => &["ort-cpu", "ort-cpu-unoptimized", "ort-cuda"],
         }
     }
 }

@@ -386,3 +386,30 @@ fn a_tolerance_that_is_none_is_refused() {
         assert!(!out.exists());
     }
 }
+#[test]
+fn every_target_in_f32() {
+    for target in Target::all() {
+        agrees_as(everything(), PipelineOptions { target, ..Default::default() }, TOLERANCE);
+    }
+}
+
+/// Without a prefix the cache alone is what attention reads.
+#[test]
+fn every_target_without_a_prefix() {
+    for target in Target::all() {
+        agrees_as(
+            Spec { private: true, ..Spec::default() },
+            PipelineOptions { target, ..Default::default() },
+            TOLERANCE,
+        );
+    }
+}
+
+#[test]
+fn every_target_in_f16_and_bf16() {
+    for target in Target::all() {
+        for (precision, tolerance) in [(Precision::F16, 2e-2), (Precision::BF16, 1e-1)] {
+            agrees_as(everything(), PipelineOptions { target, precision, ..Default::default() }, tolerance);
+        }
+    }
+}

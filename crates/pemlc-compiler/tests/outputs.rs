@@ -4,9 +4,12 @@
 mod support;
 
 use ndarray::{Array2, ArrayD, IxDyn};
+use pemlc_compiler::ExportOptions;
 use pemlc_compiler::outputs::Extras;
+use pemlc_compiler::passes::{PipelineOptions, Precision};
+use pemlc_compiler::target::Target;
 use pemlc_runtime::{Inputs, OpenOptions, Padding, RawSession, RawTensor, Row, RuntimeKind, Scorer};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use support::fixture::{Fixture, PrefixKind, Spec, task_name};
 use support::{reference, runtime};
 
@@ -39,11 +42,54 @@ fn log_likelihood(fixture: &Fixture, task: usize, prompt: &[i64], answer: &[u32]
     answer.iter().enumerate().map(of_token).sum()
 }
 
+/// A target and number types, and what logits may differ by in them.
+#[derive(Clone, Copy, Default)]
+struct Form {
+    target: Target,
+    precision: Precision,
+}
+
+impl Form {
+    fn export(self, fixture: &Fixture, extras: Extras) -> PathBuf {
+        let pipeline = PipelineOptions { target: self.target, precision: self.precision, ..Default::default() };
+        fixture.export_as(ExportOptions { extras, pipeline, ..Default::default() })
+    }
+
+    fn kinds(self) -> Vec<RuntimeKind> {
+        let lists = [self.precision.runtimes(), self.target.runtimes()];
+        let runs_on = |kind: &RuntimeKind| lists.iter().all(|list| list.is_empty() || list.contains(&kind.name()));
+        runtime::kinds().into_iter().filter(runs_on).collect()
+    }
+
+    fn tolerance(self) -> f64 {
+        match self.precision {
+            Precision::F32 => 1e-4,
+            Precision::F16 => 2e-2,
+            Precision::BF16 => 1e-1,
+        }
+    }
+
+    fn floats(self, array: ArrayD<f32>) -> RawTensor {
+        if self.precision == Precision::F16 { RawTensor::F16(array) } else { RawTensor::F32(array) }
+    }
+}
+
+/// Targets whose operators differ, in each number type.
+fn forms() -> impl Iterator<Item = Form> {
+    let differ = |target: &Target| ["onnx-23", "onnx-24", "ort-18", "ort-24"].contains(&target.to_string().as_str());
+    let with = |target| Precision::ALL.map(|precision| Form { target, precision });
+    Target::all().filter(differ).flat_map(with)
+}
+
 fn scorer_agrees(spec: Spec, answers: &[Vec<Vec<u32>>]) {
+    scorer_agrees_as(spec, answers, Form::default());
+}
+
+fn scorer_agrees_as(spec: Spec, answers: &[Vec<Vec<u32>>], form: Form) {
     let fixture = Fixture::new(spec);
-    let out = fixture.export_with(Extras { scorer: Some(answers.to_vec()), ..Extras::default() });
+    let out = form.export(&fixture, Extras { scorer: Some(answers.to_vec()), ..Extras::default() });
     let most = answers.iter().map(Vec::len).max().unwrap();
-    for kind in runtime::kinds() {
+    for kind in form.kinds() {
         let mut scorer = Scorer::open(kind, &out.join("scorer.onnx"), &OpenOptions::default()).unwrap();
         for padding in [Padding::Left, Padding::Right] {
             let mut rows: Vec<Row<'_>> = PROMPTS
@@ -59,7 +105,8 @@ fn scorer_agrees(spec: Spec, answers: &[Vec<Vec<u32>>]) {
                 for (number, answer) in own.iter().enumerate() {
                     let expected = log_likelihood(&fixture, row.task_id as usize, row.tokens, answer);
                     let found = f64::from(scores[[index, number]]);
-                    assert!((found - expected).abs() < 1e-4, "{kind} {padding:?} {index} {number}: {found} {expected}");
+                    let what = format!("{} {kind} {padding:?} {index} {number}", form.target);
+                    assert!((found - expected).abs() < form.tolerance(), "{what}: {found} {expected}");
                 }
                 assert!((own.len()..most).all(|number| scores[[index, number]] == f32::NEG_INFINITY));
             }
@@ -85,6 +132,7 @@ fn prefill(
     fixture: &Fixture,
     tokens: &[i64],
     extra: &[(String, ArrayD<f32>)],
+    form: Form,
 ) -> ArrayD<f32> {
     let config = &fixture.config;
     // Two equal rows: a graph for one row only would fail.
@@ -99,7 +147,7 @@ fn prefill(
     for layer in 0..config.num_hidden_layers {
         for part in ["key", "value"] {
             let empty = ArrayD::zeros(IxDyn(&[2, config.num_key_value_heads, 0, config.head_dim]));
-            feed.push((format!("past_key_values.{layer}.{part}"), RawTensor::F32(empty)));
+            feed.push((format!("past_key_values.{layer}.{part}"), form.floats(empty)));
         }
     }
     feed.extend(extra.iter().map(|(name, array)| (name.clone(), RawTensor::F32(array.clone()))));
@@ -107,12 +155,14 @@ fn prefill(
     session.run(&feed, "logits").unwrap()
 }
 
-fn assert_reference(logits: &ArrayD<f32>, fixture: &Fixture, task: usize, tokens: &[i64], what: &str) {
+fn assert_reference(logits: &ArrayD<f32>, fixture: &Fixture, task: usize, form: Form, what: &str) {
+    let (tokens, tolerance) = (PROMPTS[0], form.tolerance());
     for (position, expected) in reference::logits(fixture, Some(task), tokens).iter().enumerate() {
         for (token, expected) in expected.iter().enumerate() {
             for row in 0..2 {
                 let found = f64::from(logits[[row, position, token]]);
-                assert!((found - expected).abs() < 1e-4, "{what}, row {row}, position {position}: {found} {expected}");
+                let what = format!("{} {what}, row {row}, position {position}", form.target);
+                assert!((found - expected).abs() < tolerance, "{what}: {found} {expected}");
             }
         }
     }
@@ -120,25 +170,25 @@ fn assert_reference(logits: &ArrayD<f32>, fixture: &Fixture, task: usize, tokens
 
 #[test]
 fn a_graph_of_one_task_needs_no_task_id() {
-    one_graph_a_task(everything());
+    one_graph_a_task(everything(), Form::default());
 }
 
 #[test]
 fn a_graph_of_one_task_has_its_own_norms() {
-    one_graph_a_task(mixed());
+    one_graph_a_task(mixed(), Form::default());
 }
 
-fn one_graph_a_task(spec: Spec) {
+fn one_graph_a_task(spec: Spec, form: Form) {
     let fixture = Fixture::new(spec);
-    let out = fixture.export_with(Extras { per_task: true, task_folders: true, ..Extras::default() });
+    let out = form.export(&fixture, Extras { per_task: true, task_folders: true, ..Extras::default() });
     for task in 0..3 {
         let name = task_name(task);
         for file in [format!("task.{name}.onnx"), format!("tasks/{name}/onnx/model.onnx")] {
-            for kind in runtime::kinds() {
+            for kind in form.kinds() {
                 let mut session = RawSession::open(kind, &out.join(&file), &OpenOptions::default()).unwrap();
                 assert!(!session.inputs().iter().any(|input| input == "task_id"));
-                let logits = prefill(&mut session, &fixture, PROMPTS[0], &[]);
-                assert_reference(&logits, &fixture, task, PROMPTS[0], &format!("{kind} {file}"));
+                let logits = prefill(&mut session, &fixture, PROMPTS[0], &[], form);
+                assert_reference(&logits, &fixture, task, form, &format!("{kind} {file}"));
             }
         }
         for file in ["config.json", "tokenizer.json", "genai_config.json", "onnx/model.onnx_data"] {
@@ -175,26 +225,26 @@ fn read_adapter(path: &Path) -> Vec<(String, ArrayD<f32>)> {
 
 #[test]
 fn adapters_fill_the_inputs_of_one_graph() {
-    adapters_fill_inputs(everything());
+    adapters_fill_inputs(everything(), Form::default());
 }
 
 #[test]
 fn adapters_have_norms_of_their_own() {
-    adapters_fill_inputs(mixed());
+    adapters_fill_inputs(mixed(), Form::default());
 }
 
-fn adapters_fill_inputs(spec: Spec) {
+fn adapters_fill_inputs(spec: Spec, form: Form) {
     let fixture = Fixture::new(spec);
-    let out = fixture.export_with(Extras { ort_adapters: true, ..Extras::default() });
+    let out = form.export(&fixture, Extras { ort_adapters: true, ..Extras::default() });
     // tract takes the defaults of inputs for constants.
-    for kind in runtime::kinds().into_iter().filter(|kind| *kind != RuntimeKind::Tract) {
+    for kind in form.kinds().into_iter().filter(|kind| *kind != RuntimeKind::Tract) {
         let mut session = RawSession::open(kind, &out.join("adapters.onnx"), &OpenOptions::default()).unwrap();
         for task in 0..3 {
             let adapter = read_adapter(&out.join(format!("onnx_adapters/{}.onnx_adapter", task_name(task))));
-            let logits = prefill(&mut session, &fixture, PROMPTS[0], &adapter);
-            assert_reference(&logits, &fixture, task, PROMPTS[0], &format!("{kind}, adapter {task}"));
+            let logits = prefill(&mut session, &fixture, PROMPTS[0], &adapter, form);
+            assert_reference(&logits, &fixture, task, form, &format!("{kind}, adapter {task}"));
         }
-        let logits = prefill(&mut session, &fixture, PROMPTS[0], &[]);
+        let logits = prefill(&mut session, &fixture, PROMPTS[0], &[], form);
         assert!(logits.iter().all(|logit| logit.is_nan()), "{kind}: the base model answers without an adapter");
     }
 }
@@ -202,10 +252,7 @@ fn adapters_fill_inputs(spec: Spec) {
 #[test]
 fn without_anything_of_its_own_a_task_has_no_adapter() {
     let fixture = Fixture::new(Spec { shared: true, ..Spec::default() });
-    let options = pemlc_compiler::ExportOptions {
-        extras: Extras { ort_adapters: true, ..Extras::default() },
-        ..Default::default()
-    };
+    let options = ExportOptions { extras: Extras { ort_adapters: true, ..Extras::default() }, ..Default::default() };
     let out = fixture.folder.path().join("out");
     let error = pemlc_compiler::export(&fixture.run(), None, &out, &options, &mut |_| {}).unwrap_err();
     assert_eq!(
@@ -213,4 +260,19 @@ fn without_anything_of_its_own_a_task_has_no_adapter() {
         "no task has a delta or prefix of its own, so adapter files would be empty: leave out ort-adapters"
     );
     assert!(!out.exists());
+}
+
+#[test]
+fn a_scorer_for_every_target() {
+    forms().for_each(|form| scorer_agrees_as(everything(), &answers(), form));
+}
+
+#[test]
+fn graphs_of_one_task_for_every_target() {
+    forms().for_each(|form| one_graph_a_task(everything(), form));
+}
+
+#[test]
+fn a_graph_for_adapters_for_every_target() {
+    forms().for_each(|form| adapters_fill_inputs(everything(), form));
 }

@@ -1,7 +1,7 @@
 //! The IR as an ONNX `ModelProto`. The only file that knows protobuf types on the way out.
 
 use super::external_data::{Place, inline};
-use crate::ir::{DType, Dim, Graph, Node, Op, Tensor, ValueId, ValueType};
+use crate::ir::{DType, Dim, Graph, Node, Op, Tensor, Unary, ValueId, ValueType};
 use crate::target::Target;
 use onnx_protobuf::attribute_proto::AttributeType;
 use onnx_protobuf::tensor_proto::DataLocation;
@@ -114,10 +114,13 @@ impl Emitter {
         proto.input = node.inputs.iter().map(name).collect();
         proto.output = node.outputs.iter().map(name).collect();
         match &node.op {
+            Op::Unary(Unary::QuickGelu) => proto.attribute.push(float("alpha", 1.0)),
             Op::And
             | Op::Binary(_)
             | Op::Comparison(_)
+            | Op::GroupedAttention { .. }
             | Op::MatMul
+            | Op::RotateHalves
             | Op::RotateKeys
             | Op::SoftPrompt
             | Op::TaskLowRank
@@ -129,6 +132,16 @@ impl Emitter {
                     [("K", *inputs), ("N", *outputs), ("bits", 4), ("block_size", *block), ("accuracy_level", 1)];
                 proto.attribute.extend(sizes.map(|(name, value)| int(name, value as i64)));
             }
+            Op::Attention { scale } => proto.attribute.push(float("scale", scale.get())),
+            Op::RmsNorm { epsilon } | Op::SimplifiedLayerNorm { epsilon } => {
+                proto.attribute.extend([int("axis", -1), float("epsilon", epsilon.get())]);
+            }
+            Op::RotaryEmbedding { heads } => proto.attribute.push(int("num_heads", *heads as i64)),
+            Op::SkipSimplifiedLayerNorm { epsilon } => {
+                proto.attribute.push(float("epsilon", epsilon.get()));
+                // Between norm and sum stand a mean and a deviation that nobody asks for.
+                proto.output.splice(1..1, [String::new(), String::new()]);
+            }
             Op::Cast { to } => proto.attribute.push(int("to", i64::from(data_type(*to)))),
             Op::Concat { axis }
             | Op::Gather { axis }
@@ -138,7 +151,7 @@ impl Emitter {
                 proto.attribute.push(int("axis", *axis as i64));
             }
             Op::CumSum { axis } => proto.input.push(self.scalar(*axis as i64)),
-            Op::ReduceMean { axes } | Op::ReduceSum { axes } | Op::Unsqueeze { axes } => {
+            Op::ReduceMean { axes } | Op::ReduceSum { axes } | Op::Squeeze { axes } | Op::Unsqueeze { axes } => {
                 proto.input.push(self.vector(axes.iter().map(|axis| *axis as i64).collect()));
             }
             // 0 keeps the input's dimension.
@@ -185,6 +198,14 @@ fn int(name: &str, value: i64) -> AttributeProto {
     attribute.name = name.to_owned();
     attribute.type_ = EnumOrUnknown::new(AttributeType::INT);
     attribute.i = value;
+    attribute
+}
+
+fn float(name: &str, value: f32) -> AttributeProto {
+    let mut attribute = AttributeProto::new();
+    attribute.name = name.to_owned();
+    attribute.type_ = EnumOrUnknown::new(AttributeType::FLOAT);
+    attribute.f = value;
     attribute
 }
 

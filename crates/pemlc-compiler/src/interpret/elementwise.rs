@@ -40,6 +40,7 @@ fn unary(function: Unary, x: f32) -> f32 {
     match function {
         Unary::Cos => x.cos(),
         Unary::Erf => libm::erff(x),
+        Unary::QuickGelu | Unary::Swish => x / (1.0 + (-x).exp()),
         Unary::Sigmoid => 1.0 / (1.0 + (-x).exp()),
         Unary::Sin => x.sin(),
         Unary::Sqrt => x.sqrt(),

@@ -17,7 +17,9 @@ pub fn evaluate(op: &Op, inputs: &[&Tensor]) -> Result<Tensor, String> {
         (Op::And | Op::Binary(_) | Op::Comparison(_) | Op::Where | Op::Unary(_) | Op::Cast { .. }, _) => {
             elementwise::evaluate(op, inputs, &shape)?
         }
-        (Op::Reshape { .. } | Op::SoftPrompt | Op::Unsqueeze { .. }, [input]) => input.data().clone(),
+        (Op::Reshape { .. } | Op::SoftPrompt | Op::Squeeze { .. } | Op::Unsqueeze { .. }, [input]) => {
+            input.data().clone()
+        }
         (Op::Concat { axis }, _) => layout::concat(*axis, inputs)?,
         (Op::Gather { axis }, [data, indices]) => layout::gather(*axis, data, indices)?,
         (Op::Slice { axis, start, end }, [input]) => layout::slice(*axis, *start..*end, input),
@@ -31,7 +33,7 @@ pub fn evaluate(op: &Op, inputs: &[&Tensor]) -> Result<Tensor, String> {
         (Op::CumSum { axis }, [input]) => linear::cumulative_sum(*axis, input)?,
         (Op::ReduceMean { axes }, [input]) => linear::reduce(axes, input, &shape, true)?,
         (Op::ReduceSum { axes }, [input]) => linear::reduce(axes, input, &shape, false)?,
-        _ => return Err(format!("takes another number of inputs than {}", inputs.len())),
+        _ => return Err(format!("({}) is not evaluated", op.name())),
     };
     Tensor::new(shape, data).ok_or_else(|| "made another number of values than its shape holds".to_owned())
 }

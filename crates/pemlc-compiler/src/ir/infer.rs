@@ -1,12 +1,16 @@
 //! The type of an operator's result from the types of its inputs.
 
+use super::infer_fused::{attention, grouped_attention, rms_norm, rotary_embedding, rotate_halves, skip_norm};
 use super::op::Op;
 use super::quantisation::{Encoding, Part, Quantisation};
 use super::value::{DType, Dim, ValueType};
 
 /// The types of what `op` makes of `inputs`; the error says in words what does not fit.
 pub fn infer(op: &Op, inputs: &[&ValueType]) -> Result<Vec<ValueType>, String> {
-    infer_one(op, inputs).map(|value_type| vec![value_type])
+    match op {
+        Op::SkipSimplifiedLayerNorm { .. } => skip_norm(inputs).map(|value_type| vec![value_type; 2]),
+        _ => infer_one(op, inputs).map(|value_type| vec![value_type]),
+    }
 }
 
 fn infer_one(op: &Op, inputs: &[&ValueType]) -> Result<ValueType, String> {
@@ -16,6 +20,7 @@ fn infer_one(op: &Op, inputs: &[&ValueType]) -> Result<ValueType, String> {
             require(left, DType::Bool)?;
             elementwise(left, right, DType::Bool)
         }
+        Op::Attention { .. } => attention(inputs),
         Op::Binary(_) => {
             let [left, right] = exactly(inputs)?;
             elementwise(left, right, left.dtype)
@@ -42,6 +47,7 @@ fn infer_one(op: &Op, inputs: &[&ValueType]) -> Result<ValueType, String> {
             shape.splice(*axis..=*axis, indices.shape.iter().cloned());
             Ok(ValueType { dtype: data.dtype, shape })
         }
+        Op::GroupedAttention { .. } => grouped_attention(inputs),
         Op::MatMul => matmul(inputs),
         Op::MatMulNBits { inputs: width, outputs, block } => matmul_nbits((*width, *outputs, *block), inputs),
         Op::ReduceMean { axes } | Op::ReduceSum { axes } => {
@@ -58,6 +64,10 @@ fn infer_one(op: &Op, inputs: &[&ValueType]) -> Result<ValueType, String> {
             let [keys, offsets, frequencies] = exactly(inputs)?;
             super::expression::rotated(keys, offsets, frequencies)
         }
+        Op::RmsNorm { .. } | Op::SimplifiedLayerNorm { .. } => rms_norm(inputs),
+        Op::RotaryEmbedding { heads } => rotary_embedding(*heads, inputs),
+        Op::RotateHalves => rotate_halves(inputs),
+        Op::SkipSimplifiedLayerNorm { .. } => skip_norm(inputs),
         Op::Slice { axis, start, end } => {
             let [input] = exactly(inputs)?;
             within(*axis, input.rank())?;
@@ -92,6 +102,15 @@ fn infer_one(op: &Op, inputs: &[&ValueType]) -> Result<ValueType, String> {
             let [input] = exactly(inputs)?;
             require_float(input)?;
             Ok(input.clone())
+        }
+        Op::Squeeze { axes } => {
+            let [input] = exactly(inputs)?;
+            let one = Dim::from(1);
+            if let Some(axis) = axes.iter().find(|axis| input.shape.get(**axis) != Some(&one)) {
+                return Err(format!("axis {axis} cannot be removed from {input}"));
+            }
+            let kept = input.shape.iter().enumerate().filter(|(axis, _)| !axes.contains(axis));
+            Ok(ValueType { dtype: input.dtype, shape: kept.map(|(_, dim)| dim.clone()).collect() })
         }
         Op::TaskLowRank => task_low_rank(inputs),
         Op::Transpose { permutation } => {
@@ -129,15 +148,15 @@ fn infer_one(op: &Op, inputs: &[&ValueType]) -> Result<ValueType, String> {
     }
 }
 
-fn exactly<'a, const N: usize>(inputs: &[&'a ValueType]) -> Result<[&'a ValueType; N], String> {
+pub(super) fn exactly<'a, const N: usize>(inputs: &[&'a ValueType]) -> Result<[&'a ValueType; N], String> {
     inputs.try_into().map_err(|_| format!("takes {N} inputs, has {}", inputs.len()))
 }
 
-fn require(value: &ValueType, dtype: DType) -> Result<(), String> {
+pub(super) fn require(value: &ValueType, dtype: DType) -> Result<(), String> {
     if value.dtype == dtype { Ok(()) } else { Err(format!("takes {dtype}, has {value}")) }
 }
 
-fn require_float(value: &ValueType) -> Result<(), String> {
+pub(super) fn require_float(value: &ValueType) -> Result<(), String> {
     if value.dtype.is_float() { Ok(()) } else { Err(format!("takes floats, has {value}")) }
 }
 
@@ -153,7 +172,7 @@ fn elementwise(left: &ValueType, right: &ValueType, dtype: DType) -> Result<Valu
 }
 
 /// The common shape of two shapes, aligned at the last axis.
-fn broadcast(left: &[Dim], right: &[Dim]) -> Result<Vec<Dim>, String> {
+pub(super) fn broadcast(left: &[Dim], right: &[Dim]) -> Result<Vec<Dim>, String> {
     let rank = left.len().max(right.len());
     let one = Dim::from(1);
     let at = |shape: &[Dim], axis: usize| {

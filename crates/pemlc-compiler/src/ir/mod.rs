@@ -1,9 +1,10 @@
-//! The intermediate representation: typed values with symbolic shapes, operators with one output, and initialisers that are
+//! The intermediate representation: typed values with symbolic shapes, operators, and initialisers that are
 //! expressions over checkpoint tensors. No protobuf type appears here or in a pass.
 
 mod expression;
 mod graph;
 mod infer;
+mod infer_fused;
 mod op;
 mod parse;
 mod quantisation;
@@ -17,7 +18,7 @@ mod verify;
 pub use expression::Expression;
 pub use graph::{Graph, IrError, Node, Value, ValueId};
 pub use infer::infer;
-pub use op::{Binary, Comparison, Op, Unary};
+pub use op::{Binary, Comparison, Op, Real, Unary};
 pub use parse::{ParseError, parse};
 pub use quantisation::{Encoding, Part, Quantisation};
 pub use tensor::{Data, Tensor};

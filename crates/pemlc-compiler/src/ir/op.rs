@@ -1,6 +1,31 @@
 //! Operators. Each has one output; what ONNX takes as a constant input (axes, target shapes, slice bounds) is an attribute here.
 
 use super::value::DType;
+use std::fmt;
+
+/// A number among an operator's attributes, compared by its bits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Real(u32);
+
+impl Real {
+    /// The number.
+    pub fn get(self) -> f32 {
+        f32::from_bits(self.0)
+    }
+}
+
+impl From<f32> for Real {
+    fn from(number: f32) -> Self {
+        Self(number.to_bits())
+    }
+}
+
+/// As Rust writes the number, so that it is read back bit for bit.
+impl fmt::Debug for Real {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.get())
+    }
+}
 
 /// An elementwise function of one f32 value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -8,9 +33,13 @@ use super::value::DType;
 pub enum Unary {
     Cos,
     Erf,
+    /// `x sigmoid(x)`, as ONNX Runtime has it.
+    QuickGelu,
     Sigmoid,
     Sin,
     Sqrt,
+    /// `x sigmoid(x)`, as ONNX has it since opset 24.
+    Swish,
     Tanh,
 }
 
@@ -40,6 +69,12 @@ pub enum Comparison {
 pub enum Op {
     /// Logical and of two bool values, with broadcasting.
     And,
+    /// ONNX's attention, since opset 23: queries `[batch, heads, sequence, size]`, keys and values `[batch, groups, total, size]`, an
+    /// additive mask `[batch, 1, sequence, total]`; the result is like the queries. Heads share the keys of their group.
+    Attention {
+        /// What products of queries and keys are multiplied by.
+        scale: Real,
+    },
     /// Two inputs of one number type.
     Binary(Binary),
     /// Converts the number type.
@@ -64,6 +99,12 @@ pub enum Op {
         /// Axis indexed.
         axis: usize,
     },
+    /// Attention as lowering writes it: queries `[batch, sequence, heads, size]`, keys and values `[batch, groups, total, size]`, an additive
+    /// mask `[batch, 1, 1, sequence, total]`; the result is `[batch, sequence, heads * size]`. No runtime has it: `legalise` rewrites it.
+    GroupedAttention {
+        /// What queries are multiplied by.
+        scale: Real,
+    },
     /// Matrix product over the two last axes, broadcasting the others.
     MatMul,
     /// `x` f32 `[.., inputs]` by a matrix of four-bit numbers: `values` u8 `[outputs, blocks, block / 2]` and `scales` f32
@@ -85,6 +126,35 @@ pub enum Op {
     /// Sum along `axes`, which stay with size 1.
     ReduceSum {
         /// Axes summed over.
+        axes: Vec<usize>,
+    },
+    /// `x / sqrt(mean(x^2) + epsilon) * weight` over the last axis, for `x` and `weight` `[width]`. ONNX has it since opset 23.
+    RmsNorm {
+        /// What keeps the root from zero.
+        epsilon: Real,
+    },
+    /// ONNX's rotation by positions, since opset 23: `x` `[batch, sequence, heads * size]`, cosines and sines `[batch, sequence, size / 2]`. Pair
+    /// `i` of a head is its elements `i` and `i + size / 2`.
+    RotaryEmbedding {
+        /// Heads that the last axis of `x` holds.
+        heads: usize,
+    },
+    /// `x * along + swapped(x) * across`, where the halves of the last axis have changed places in `swapped(x)`, with broadcasting of
+    /// `along` and `across`. No runtime has it: `legalise` rewrites it.
+    RotateHalves,
+    /// As [`RmsNorm`](Self::RmsNorm), under the name by which ONNX Runtime has had it for longer.
+    SimplifiedLayerNorm {
+        /// What keeps the root from zero.
+        epsilon: Real,
+    },
+    /// ONNX Runtime's norm of a sum: `x` and `y` of one type, `weight`. Makes the norm of `x + y`, and `x + y`.
+    SkipSimplifiedLayerNorm {
+        /// What keeps the root from zero.
+        epsilon: Real,
+    },
+    /// Removes these axes, each of size 1.
+    Squeeze {
+        /// Axes of the input.
         axes: Vec<usize>,
     },
     /// Same values in row-major order under another shape; `None` keeps the input's dimension at that place.
@@ -147,7 +217,10 @@ impl Op {
     /// The operator set that it belongs to; the empty one is ONNX's own.
     pub fn domain(&self) -> &'static str {
         match self {
-            Self::MatMulNBits { .. } => "com.microsoft",
+            Self::MatMulNBits { .. } | Self::SkipSimplifiedLayerNorm { .. } | Self::Unary(Unary::QuickGelu) => {
+                "com.microsoft"
+            }
+            // ONNX Runtime keeps `SimplifiedLayerNormalization` in ONNX's own domain, where the standard does not know it.
             _ => "",
         }
     }
@@ -156,6 +229,7 @@ impl Op {
     pub fn name(&self) -> &'static str {
         match self {
             Self::And => "And",
+            Self::Attention { .. } => "Attention",
             Self::Binary(Binary::Add) => "Add",
             Self::Binary(Binary::Div) => "Div",
             Self::Binary(Binary::Mul) => "Mul",
@@ -170,23 +244,32 @@ impl Op {
             Self::CumSum { .. } => "CumSum",
             Self::Gather { .. } => "Gather",
             Self::GatherElements { .. } => "GatherElements",
+            Self::GroupedAttention { .. } => "GroupedAttention",
             Self::LogSoftmax { .. } => "LogSoftmax",
             Self::MatMul => "MatMul",
             Self::MatMulNBits { .. } => "MatMulNBits",
             Self::ReduceMean { .. } => "ReduceMean",
             Self::ReduceSum { .. } => "ReduceSum",
             Self::Reshape { .. } => "Reshape",
+            Self::RmsNorm { .. } => "RMSNormalization",
+            Self::RotaryEmbedding { .. } => "RotaryEmbedding",
+            Self::RotateHalves => "RotateHalves",
             Self::RotateKeys => "RotateKeys",
+            Self::SimplifiedLayerNorm { .. } => "SimplifiedLayerNormalization",
+            Self::SkipSimplifiedLayerNorm { .. } => "SkipSimplifiedLayerNormalization",
             Self::Slice { .. } => "Slice",
             Self::Softmax { .. } => "Softmax",
             Self::SoftPrompt => "SoftPrompt",
+            Self::Squeeze { .. } => "Squeeze",
             Self::TaskLowRank => "TaskLowRank",
             Self::Transpose { .. } => "Transpose",
             Self::Unary(Unary::Cos) => "Cos",
             Self::Unary(Unary::Erf) => "Erf",
+            Self::Unary(Unary::QuickGelu) => "QuickGelu",
             Self::Unary(Unary::Sigmoid) => "Sigmoid",
             Self::Unary(Unary::Sin) => "Sin",
             Self::Unary(Unary::Sqrt) => "Sqrt",
+            Self::Unary(Unary::Swish) => "Swish",
             Self::Unary(Unary::Tanh) => "Tanh",
             Self::Unsqueeze { .. } => "Unsqueeze",
             Self::Where => "Where",

@@ -4,7 +4,7 @@ mod cursor;
 
 use super::expression::Expression;
 use super::graph::{Graph, Node, ValueId};
-use super::op::{Binary, Comparison, Op, Unary};
+use super::op::{Binary, Comparison, Op, Real, Unary};
 use super::quantisation::{Encoding, Part, Quantisation};
 use super::tensor::{Data, Tensor};
 use super::value::{DType, ValueType};
@@ -153,6 +153,11 @@ impl Cursor<'_> {
         self.expect("=")
     }
 
+    fn real(&mut self, key: &str) -> Result<Real, ParseError> {
+        self.key(key)?;
+        self.number::<f32>("a number").map(Real::from)
+    }
+
     /// The operator `name`, its attributes in braces; `None` when there is no such operator.
     fn op(&mut self, name: &str) -> Result<Option<Op>, ParseError> {
         if let Some(op) = without_attributes(name) {
@@ -164,16 +169,26 @@ impl Cursor<'_> {
         self.expect("{")?;
         let size = |cursor: &mut Self| cursor.number::<usize>("a number");
         let op = match name {
+            "Attention" => Op::Attention { scale: self.real("scale")? },
+            "GroupedAttention" => Op::GroupedAttention { scale: self.real("scale")? },
+            "RMSNormalization" => Op::RmsNorm { epsilon: self.real("epsilon")? },
+            "SimplifiedLayerNormalization" => Op::SimplifiedLayerNorm { epsilon: self.real("epsilon")? },
+            "SkipSimplifiedLayerNormalization" => Op::SkipSimplifiedLayerNorm { epsilon: self.real("epsilon")? },
+            "RotaryEmbedding" => {
+                self.key("heads")?;
+                Op::RotaryEmbedding { heads: size(self)? }
+            }
             "Cast" => {
                 self.key("to")?;
                 Op::Cast { to: self.dtype()? }
             }
-            "ReduceMean" | "ReduceSum" | "Unsqueeze" => {
+            "ReduceMean" | "ReduceSum" | "Squeeze" | "Unsqueeze" => {
                 self.key("axes")?;
                 let axes = self.list(("[", "]"), size)?;
                 match name {
                     "ReduceMean" => Op::ReduceMean { axes },
                     "ReduceSum" => Op::ReduceSum { axes },
+                    "Squeeze" => Op::Squeeze { axes },
                     _ => Op::Unsqueeze { axes },
                 }
             }
@@ -238,16 +253,8 @@ impl Cursor<'_> {
             let parts = self.list(("(", ")"), |cursor| cursor.expression(depth + 1))?;
             return Ok(Expression::ConcatColumns(parts));
         }
-        let known = [
-            "checkpoint",
-            "cast",
-            "transpose",
-            "add_low_rank",
-            "column_norms",
-            "quantise",
-            "rotate_keys",
-            "slice",
-        ];
+        let known =
+            ["checkpoint", "cast", "transpose", "add_low_rank", "column_norms", "quantise", "rotate_keys", "slice"];
         if !known.contains(&word) {
             self.place = start;
             return Err(self.error(format!("expected a constant or one of {}, columns", known.join(", "))));
@@ -336,25 +343,34 @@ fn without_attributes(name: &str) -> Option<Op> {
     let binary = [Binary::Add, Binary::Div, Binary::Mul, Binary::Pow, Binary::Sub].map(Op::Binary);
     let comparison = [Comparison::Greater, Comparison::GreaterOrEqual, Comparison::Less, Comparison::LessOrEqual]
         .map(Op::Comparison);
-    let unary = [Unary::Cos, Unary::Erf, Unary::Sigmoid, Unary::Sin, Unary::Sqrt, Unary::Tanh].map(Op::Unary);
-    let others = [Op::And, Op::MatMul, Op::RotateKeys, Op::SoftPrompt, Op::TaskLowRank, Op::Where];
+    let unary =
+        [Unary::Cos, Unary::Erf, Unary::QuickGelu, Unary::Sigmoid, Unary::Sin, Unary::Sqrt, Unary::Swish, Unary::Tanh];
+    let unary = unary.map(Op::Unary);
+    let others = [Op::And, Op::MatMul, Op::RotateHalves, Op::RotateKeys, Op::SoftPrompt, Op::TaskLowRank, Op::Where];
     binary.into_iter().chain(comparison).chain(unary).chain(others).find(|op| op.name() == name)
 }
 
 fn with_attributes(name: &str) -> bool {
     let names = [
+        "Attention",
         "Cast",
         "Concat",
         "CumSum",
         "Gather",
         "GatherElements",
+        "GroupedAttention",
         "LogSoftmax",
         "MatMulNBits",
+        "RMSNormalization",
         "ReduceMean",
         "ReduceSum",
         "Reshape",
+        "RotaryEmbedding",
+        "SimplifiedLayerNormalization",
+        "SkipSimplifiedLayerNormalization",
         "Slice",
         "Softmax",
+        "Squeeze",
         "Transpose",
         "Unsqueeze",
     ];

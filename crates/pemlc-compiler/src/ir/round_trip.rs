@@ -2,7 +2,8 @@
 
 use super::graph::Node;
 use super::{
-    Binary, Comparison, DType, Data, Dim, Expression, Graph, Op, Symbol, Tensor, Unary, ValueId, ValueType, parse,
+    Binary, Comparison, DType, Data, Dim, Encoding, Expression, Graph, Op, Part, Quantisation, Real, Symbol, Tensor,
+    Unary, ValueId, ValueType, parse,
 };
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -31,7 +32,20 @@ fn operators() -> impl Strategy<Value = Op> {
         axis.clone().prop_map(|axis| Op::Gather { axis }),
         axis.clone().prop_map(|axis| Op::GatherElements { axis }),
         axis.clone().prop_map(|axis| Op::LogSoftmax { axis }),
+        reals().prop_map(|scale| Op::Attention { scale }),
+        reals().prop_map(|scale| Op::GroupedAttention { scale }),
         Just(Op::MatMul),
+        (1usize..99, 1usize..99, 1usize..99).prop_map(|(inputs, outputs, block)| Op::MatMulNBits {
+            inputs,
+            outputs,
+            block
+        }),
+        reals().prop_map(|epsilon| Op::RmsNorm { epsilon }),
+        reals().prop_map(|epsilon| Op::SimplifiedLayerNorm { epsilon }),
+        reals().prop_map(|epsilon| Op::SkipSimplifiedLayerNorm { epsilon }),
+        (1usize..99).prop_map(|heads| Op::RotaryEmbedding { heads }),
+        Just(Op::RotateHalves),
+        axes.clone().prop_map(|axes| Op::Squeeze { axes }),
         axes.clone().prop_map(|axes| Op::ReduceMean { axes }),
         axes.clone().prop_map(|axes| Op::ReduceSum { axes }),
         prop::collection::vec(prop::option::of(0usize..9), 0..4).prop_map(|shape| Op::Reshape { shape }),
@@ -41,15 +55,24 @@ fn operators() -> impl Strategy<Value = Op> {
         Just(Op::SoftPrompt),
         Just(Op::TaskLowRank),
         axes.clone().prop_map(|permutation| Op::Transpose { permutation }),
-        prop::sample::select(vec![Unary::Cos, Unary::Erf, Unary::Sigmoid, Unary::Sin, Unary::Sqrt, Unary::Tanh])
-            .prop_map(Op::Unary),
+        prop::sample::select(vec![
+            Unary::Cos,
+            Unary::Erf,
+            Unary::QuickGelu,
+            Unary::Sigmoid,
+            Unary::Sin,
+            Unary::Sqrt,
+            Unary::Swish,
+            Unary::Tanh
+        ])
+        .prop_map(Op::Unary),
         axes.prop_map(|axes| Op::Unsqueeze { axes }),
         Just(Op::Where),
     ]
 }
 
 /// How many kinds [`kind_of_operator`] tells apart.
-const OPERATORS: usize = 22;
+const OPERATORS: usize = 31;
 
 fn kind_of_operator(op: &Op) -> usize {
     match op {
@@ -75,7 +98,20 @@ fn kind_of_operator(op: &Op) -> usize {
         Op::Unary(_) => 19,
         Op::Unsqueeze { .. } => 20,
         Op::Where => 21,
+        Op::Attention { .. } => 22,
+        Op::GroupedAttention { .. } => 23,
+        Op::MatMulNBits { .. } => 24,
+        Op::RmsNorm { .. } => 25,
+        Op::SimplifiedLayerNorm { .. } => 26,
+        Op::SkipSimplifiedLayerNorm { .. } => 27,
+        Op::RotaryEmbedding { .. } => 28,
+        Op::RotateHalves => 29,
+        Op::Squeeze { .. } => 30,
     }
+}
+
+fn reals() -> impl Strategy<Value = Real> {
+    (0.0f32..1.0).prop_map(Real::new)
 }
 
 fn dtypes() -> impl Strategy<Value = DType> {
@@ -139,6 +175,11 @@ fn expressions() -> impl Strategy<Value = Expression> {
             base.clone().prop_map(Expression::Transpose),
             (base.clone(), tensors(), tensors()).prop_map(|(base, down, up)| Expression::AddLowRank { base, down, up }),
             (base.clone(), tensors()).prop_map(|(base, norms)| Expression::ColumnNorms { base, norms }),
+            (quantisations(), base.clone()).prop_map(|((part, quantisation), rows)| Expression::Quantise {
+                part,
+                quantisation,
+                rows
+            }),
             (base, tensors(), tensors()).prop_map(|(base, offsets, frequencies)| Expression::RotateKeys {
                 base,
                 offsets,
@@ -148,8 +189,14 @@ fn expressions() -> impl Strategy<Value = Expression> {
     })
 }
 
+fn quantisations() -> impl Strategy<Value = (Part, Quantisation)> {
+    let encoding = prop::sample::select(Encoding::ALL.to_vec());
+    (prop::sample::select(Part::ALL.to_vec()), encoding, 1usize..200)
+        .prop_map(|(part, encoding, block)| (part, Quantisation { encoding, block }))
+}
+
 /// How many kinds [`kinds_of_expression`] tells apart.
-const EXPRESSIONS: usize = 9;
+const EXPRESSIONS: usize = 10;
 
 fn kinds_of_expression(expression: &Expression, kinds: &mut BTreeSet<usize>) {
     let (kind, parts): (usize, Vec<&Expression>) = match expression {
@@ -162,6 +209,7 @@ fn kinds_of_expression(expression: &Expression, kinds: &mut BTreeSet<usize>) {
         Expression::ColumnNorms { base, .. } => (6, vec![base]),
         Expression::RotateKeys { base, .. } => (7, vec![base]),
         Expression::Slice { base, .. } => (8, vec![base]),
+        Expression::Quantise { rows, .. } => (9, vec![rows]),
     };
     kinds.insert(kind);
     parts.into_iter().for_each(|part| kinds_of_expression(part, kinds));

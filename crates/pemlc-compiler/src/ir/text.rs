@@ -96,6 +96,7 @@ fn name(name: &str) -> String {
 fn attributes(op: &Op) -> String {
     let list = |values: &[usize]| format!("[{}]", values.iter().map(usize::to_string).collect::<Vec<_>>().join(", "));
     match op {
+        Op::Attention { scale } | Op::GroupedAttention { scale } => format!("scale = {scale:?}"),
         Op::Cast { to } => format!("to = {to}"),
         Op::Concat { axis }
         | Op::CumSum { axis }
@@ -103,10 +104,16 @@ fn attributes(op: &Op) -> String {
         | Op::GatherElements { axis }
         | Op::LogSoftmax { axis }
         | Op::Softmax { axis } => format!("axis = {axis}"),
-        Op::ReduceMean { axes } | Op::ReduceSum { axes } | Op::Unsqueeze { axes } => format!("axes = {}", list(axes)),
         Op::MatMulNBits { inputs, outputs, block } => {
             format!("inputs = {inputs}, outputs = {outputs}, block = {block}")
         }
+        Op::ReduceMean { axes } | Op::ReduceSum { axes } | Op::Squeeze { axes } | Op::Unsqueeze { axes } => {
+            format!("axes = {}", list(axes))
+        }
+        Op::RmsNorm { epsilon } | Op::SimplifiedLayerNorm { epsilon } | Op::SkipSimplifiedLayerNorm { epsilon } => {
+            format!("epsilon = {epsilon:?}")
+        }
+        Op::RotaryEmbedding { heads } => format!("heads = {heads}"),
         Op::Reshape { shape } => {
             let sizes: Vec<String> =
                 shape.iter().map(|size| size.map_or_else(|| "_".to_owned(), |size| size.to_string())).collect();
@@ -118,6 +125,7 @@ fn attributes(op: &Op) -> String {
         | Op::Binary(_)
         | Op::Comparison(_)
         | Op::MatMul
+        | Op::RotateHalves
         | Op::RotateKeys
         | Op::SoftPrompt
         | Op::TaskLowRank

@@ -45,15 +45,8 @@ impl Attention<'_> {
         let config = self.config;
         let name = format!("layers.{layer}.attention");
         let (kv_heads, head_dim) = (config.num_key_value_heads, config.head_dim);
-        let group = config.num_attention_heads / kv_heads;
-
         let query = self.heads(builder, layer, Projection::QProj, config.num_attention_heads, x)?;
         let query = self.rotary.rotate(builder, &format!("{name}.query.rotated"), query)?;
-        let scale = builder.scalar_f32((head_dim as f32).sqrt().recip())?;
-        let query = builder.mul(format!("{name}.query.scaled"), query, scale)?;
-        let grouped = [None, None, Some(kv_heads), Some(group), Some(head_dim)];
-        let query = builder.reshape(format!("{name}.query.grouped"), query, &grouped)?;
-        let query = builder.transpose(format!("{name}.query"), query, &[0, 2, 3, 1, 4])?;
 
         let key = self.heads(builder, layer, Projection::KProj, kv_heads, x)?;
         let key = self.rotary.rotate(builder, &format!("{name}.key.rotated"), key)?;
@@ -67,16 +60,8 @@ impl Attention<'_> {
         let present = Present { key, value };
 
         let (key, value, mask) = self.with_prefix(builder, &name, layer, &present)?;
-        let key = builder.transpose(format!("{name}.keys.transposed"), key, &[0, 1, 3, 2])?;
-        let key = builder.unsqueeze(format!("{name}.keys.grouped"), key, &[2])?;
-        let value = builder.unsqueeze(format!("{name}.values.grouped"), value, &[2])?;
-        let scores = builder.matmul(format!("{name}.scores"), query, key)?;
-        let scores = builder.add(format!("{name}.scores.masked"), scores, mask)?;
-        let shares = builder.node(format!("{name}.shares"), Op::Softmax { axis: 4 }, &[scores])?;
-        let mixed = builder.matmul(format!("{name}.mixed"), shares, value)?;
-        let mixed = builder.transpose(format!("{name}.mixed.by_token"), mixed, &[0, 3, 1, 2, 4])?;
-        let width = config.num_attention_heads * head_dim;
-        let mixed = builder.reshape(format!("{name}.mixed.heads"), mixed, &[None, None, Some(width)])?;
+        let op = Op::GroupedAttention { scale: (head_dim as f32).sqrt().recip().into() };
+        let mixed = builder.node(format!("{name}.mixed.heads"), op, &[query, key, value, mask])?;
         let output = self.project(builder, layer, Projection::OProj, mixed)?;
         Ok((output, present))
     }

@@ -148,8 +148,7 @@ fn lower_mlp(
     let gate = project(b, config, normal_form, switch, (layer, Projection::GateProj), x)?;
     let up = project(b, config, normal_form, switch, (layer, Projection::UpProj), x)?;
     let name = path(layer, Projection::GateProj);
-    let sigmoid = b.unary(format!("{name}.sigmoid"), Unary::Sigmoid, gate)?;
-    let silu = b.mul(format!("{name}.silu"), gate, sigmoid)?;
+    let silu = b.unary(format!("{name}.silu"), Unary::Swish, gate)?;
     let gated = b.mul(format!("layers.{layer}.mlp.gated"), silu, up)?;
     project(b, config, normal_form, switch, (layer, Projection::DownProj), gated)
 }

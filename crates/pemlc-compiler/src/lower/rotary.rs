@@ -1,7 +1,7 @@
 //! Rotary positions, from `position_ids`, in the "rotate half" layout: pair `i` is dimensions `i` and `i + head_dim / 2`.
 
 use super::builder::Builder;
-use crate::ir::{DType, IrError, Tensor, Unary, ValueId};
+use crate::ir::{DType, IrError, Op, Tensor, Unary, ValueId};
 use pemlc_artifact::ModelConfig;
 use std::sync::Arc;
 
@@ -12,7 +12,6 @@ pub(crate) struct Rotary {
     cos: ValueId,
     /// f32 `[batch, sequence, 1, head_dim]`, the first half negated.
     signed_sin: ValueId,
-    head_dim: usize,
 }
 
 impl Rotary {
@@ -29,17 +28,11 @@ impl Rotary {
         let minus_sin = builder.mul("rotary.minus_sin_half", sin, minus_one)?;
         let cos = builder.concat("rotary.cos", 3, &[cos, cos])?;
         let signed_sin = builder.concat("rotary.signed_sin", 3, &[minus_sin, sin])?;
-        Ok(Self { cos, signed_sin, head_dim: config.head_dim })
+        Ok(Self { cos, signed_sin })
     }
 
     /// Rotates `x`, f32 `[batch, sequence, heads, head_dim]`.
     pub(crate) fn rotate(&self, builder: &mut Builder, name: &str, x: ValueId) -> Result<ValueId, IrError> {
-        let half = self.head_dim / 2;
-        let first = builder.slice(format!("{name}.first_half"), 3, 0..half, x)?;
-        let second = builder.slice(format!("{name}.second_half"), 3, half..self.head_dim, x)?;
-        let swapped = builder.concat(format!("{name}.swapped"), 3, &[second, first])?;
-        let along = builder.mul(format!("{name}.along"), x, self.cos)?;
-        let across = builder.mul(format!("{name}.across"), swapped, self.signed_sin)?;
-        builder.add(name, along, across)
+        builder.node(name, Op::RotateHalves, &[x, self.cos, self.signed_sin])
     }
 }

@@ -7,6 +7,7 @@ mod fold_shared_delta;
 mod fold_soft_prompt;
 mod folding;
 mod freeze_prompt_encoder;
+mod legalise;
 mod precision;
 mod quantise;
 mod rewriter;
@@ -19,6 +20,7 @@ pub use fold_constants::FoldConstants;
 pub use fold_shared_delta::FoldSharedDelta;
 pub use fold_soft_prompt::FoldSoftPrompt;
 pub use freeze_prompt_encoder::FreezePromptEncoder;
+pub use legalise::Legalise;
 pub use precision::{ChoosePrecision, Precision};
 pub use quantise::Quantise;
 pub use rotate_stored_keys::RotateStoredKeys;
@@ -71,11 +73,14 @@ pub struct PipelineOptions {
 }
 
 /// Names of the passes of [`prompt_passes`].
-pub const PROMPT_PASSES: [&str; 4] = ["freeze_prompt_encoder", "fold_soft_prompt", "rotate_stored_keys", "dead_code"];
+pub const PROMPT_PASSES: [&str; 5] =
+    ["legalise", "freeze_prompt_encoder", "fold_soft_prompt", "rotate_stored_keys", "dead_code"];
 
 /// The passes that turn a lowered prompt into stored rows, in order. `checkpoint` is the base model.
 pub fn prompt_passes(checkpoint: &Checkpoint) -> Vec<Box<dyn Pass + '_>> {
     vec![
+        // Rows are computed in primitives, whatever the decoder is written in.
+        Box::new(Legalise::default()),
         // What the last layer does with its attention is for no row.
         Box::new(DeadCode),
         Box::new(FreezePromptEncoder),
@@ -95,6 +100,7 @@ pub fn decoder_passes(options: &PipelineOptions) -> Vec<Box<dyn Pass>> {
     let whole_numbers = matches!(options.precision, Precision::Int8 | Precision::Int4);
     passes.push(Box::new(LowerTaskSwitch { whole_numbers, ..options.switch.clone() }));
     passes.push(Box::new(FoldConstants));
+    passes.push(Box::new(Legalise { target: options.target, precision: options.precision }));
     passes.push(Box::new(Deduplicate));
     passes.push(Box::new(DeadCode));
     passes.push(Box::new(ChoosePrecision(options.precision)));
@@ -120,6 +126,14 @@ pub fn by_name(name: &str) -> Option<Box<dyn Pass>> {
         "fold_constants" => Some(Box::new(FoldConstants)),
         "deduplicate" => Some(Box::new(Deduplicate)),
         "dead_code" => Some(Box::new(DeadCode)),
+        _ if let Some(target) = name.strip_prefix("legalise=") => {
+            let (target, precision) = match target.strip_suffix("-f16") {
+                Some(target) => (target, Precision::F16),
+                None => (target, Precision::F32),
+            };
+            let target = Target::all().find(|one| one.to_string() == target)?;
+            Some(Box::new(Legalise { target, precision }))
+        }
         "precision=f16" => Some(narrow(Precision::F16)),
         "precision=bf16" => Some(narrow(Precision::BF16)),
         "quantise=int8" => Some(quantise(Precision::Int8, Operators::Standard)),

@@ -137,9 +137,11 @@ fn widths(graph: &Graph) -> BTreeMap<ValueId, Width> {
                 (Some(width), _) => *width,
                 (None, _) => Width::Wide,
             },
-            Op::Reshape { .. } | Op::Slice { .. } | Op::Transpose { .. } | Op::Unsqueeze { .. } => {
-                inputs.first().copied().unwrap_or(Width::Wide)
-            }
+            Op::Reshape { .. }
+            | Op::Slice { .. }
+            | Op::Squeeze { .. }
+            | Op::Transpose { .. }
+            | Op::Unsqueeze { .. } => inputs.first().copied().unwrap_or(Width::Wide),
             Op::Concat { .. } if any(Width::Narrow) => Width::Narrow,
             Op::Concat { .. }
             | Op::Binary(crate::ir::Binary::Add | crate::ir::Binary::Mul | crate::ir::Binary::Sub) => {
@@ -149,10 +151,12 @@ fn widths(graph: &Graph) -> BTreeMap<ValueId, Width> {
                     (false, false) => Width::Free,
                 }
             }
-            Op::Unary(Unary::Sigmoid | Unary::Tanh | Unary::Erf) => inputs.first().copied().unwrap_or(Width::Wide),
+            Op::Unary(Unary::QuickGelu | Unary::Sigmoid | Unary::Swish | Unary::Tanh | Unary::Erf) => {
+                inputs.first().copied().unwrap_or(Width::Wide)
+            }
             _ => Width::Wide,
         };
-        widths.insert(node.output(), width);
+        widths.extend(node.outputs.iter().map(|id| (*id, width)));
     }
     // From the last reader back: free values are narrow when every reader takes them so.
     let mut narrow_readers: BTreeMap<ValueId, (usize, usize)> = BTreeMap::new();

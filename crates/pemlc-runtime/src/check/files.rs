@@ -11,12 +11,16 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
     /// A runtime was asked for that cannot run the artifact.
-    #[error("the artifact is {dtype}, which {kind} does not know; it is for {known}")]
+    #[error(
+        "the artifact has number types or operators ({dtype}, opset {opset}) that {kind} does not know; it is for {known}"
+    )]
     NotFor {
         /// What was asked for.
         kind: RuntimeKind,
         /// The artifact's number type.
         dtype: String,
+        /// Opset of its operators.
+        opset: i64,
         /// What it is for.
         known: String,
     },

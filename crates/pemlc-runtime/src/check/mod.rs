@@ -140,8 +140,9 @@ impl Prepared {
             .with_max_distortion(options.max_distortion.or(manifest.max_distortion));
         let prepared = Self { manifest, paths, tasks, tolerances, trainer_tolerance, probes };
         if let Some(kind) = options.runtimes.iter().flatten().find(|kind| !prepared.runs_on(**kind)) {
-            let (dtype, known) = (prepared.manifest.dtype.clone(), prepared.manifest.runtimes.join(", "));
-            return Err(CheckError::NotFor { kind: *kind, dtype, known });
+            let (dtype, opset) = (prepared.manifest.dtype.clone(), prepared.manifest.opset);
+            let known = prepared.manifest.runtimes.join(", ");
+            return Err(CheckError::NotFor { kind: *kind, dtype, opset, known });
         }
         Ok(prepared)
     }
