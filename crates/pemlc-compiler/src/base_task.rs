@@ -214,7 +214,7 @@ mod tests {
             value: tensor(&[1, 1, 1, 2], &[3.0, 4.0]),
             log_gate: tensor(&[1, 1], &[0.5]),
         };
-        let prefix = Prefix { set_of_task: vec![0, 0], layers: vec![layer] };
+        let prefix = Prefix { set_of_task: vec![0, 0], only: None, layers: vec![layer] };
         let mut form = NormalForm { tasks: 2, prefix: Some(prefix), ..NormalForm::default() };
         add_base_task(&mut form, &BTreeMap::new()).unwrap();
         let prefix = form.prefix.unwrap();

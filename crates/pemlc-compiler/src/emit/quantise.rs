@@ -4,7 +4,7 @@
 //! use all integers, then the line of least squares through the integers that it gives. The one with the smallest squared error is taken.
 //! Weights that were quantised before, in blocks as these, lie on such a line and are found again.
 
-use super::evaluate::EvaluateError;
+use crate::evaluate::EvaluateError;
 use crate::ir::{Encoding, Part, Quantisation};
 use half::f16;
 

@@ -111,7 +111,7 @@ fn kind_of_operator(op: &Op) -> usize {
 }
 
 fn reals() -> impl Strategy<Value = Real> {
-    (0.0f32..1.0).prop_map(Real::new)
+    (0.0f32..1.0).prop_map(Real::from)
 }
 
 fn dtypes() -> impl Strategy<Value = DType> {

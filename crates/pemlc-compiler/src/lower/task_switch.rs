@@ -79,7 +79,7 @@ impl TaskSwitch {
     pub(crate) fn known(builder: &mut Builder, tasks: &[usize]) -> Result<Self, IrError> {
         let index = tasks.iter().map(|task| i64::try_from(*task).unwrap_or(i64::MAX)).collect();
         let index = builder.constant("task.index", &Arc::new(Tensor::vector_i64(index)))?;
-        Ok(Self { index, guard: None, task: TaskInput::Id })
+        Ok(Self { index, guard: None, delta_index: index, task: TaskInput::Id })
     }
 
     /// Rows of `embeddings` for `input_ids`: f32 `[batch, sequence, hidden]`, NaN in the rows of unknown tasks.
