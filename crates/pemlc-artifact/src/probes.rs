@@ -99,6 +99,10 @@ impl Probes {
             self.positions.extend_from_within(probe * k..(probe + 1) * k);
             self.base_logits.extend_from_within(probe * k * v..(probe + 1) * k * v);
             self.logits.extend_from_slice(&self.base_logits[probe * k * v..(probe + 1) * k * v]);
+            if let Some(rounding) = &mut self.f32_rounding {
+                // Of the base model's logits it is not known: none is the strictest.
+                rounding.extend(std::iter::repeat_n(0.0, k));
+            }
             self.task_id.push(base);
             self.count += 1;
         }
@@ -198,6 +202,7 @@ mod tests {
         assert_eq!((probes.count, &probes.task_id[..]), (3, &[1, 1, 2][..]));
         assert_eq!(probes.tokens(2), probes.tokens(0));
         assert_eq!(probes.logits[8..], [0.25; 4]);
+        assert_eq!(probes.f32_rounding, Some(vec![1e-5, 2e-5, 0.0]));
         assert_eq!(probes.check(), Ok(()));
     }
 

@@ -154,5 +154,5 @@ fn rows_that_no_soft_prompt_comes_to_are_missed() {
 
 #[test]
 fn unknown_passes_are_told_from_those_of_prompts() {
-    insta::assert_snapshot!(try_export(&with(PrefixKind::Table), "fold_soft_prompts").unwrap_err(), @"no pass is called `fold_soft_prompts`; passes are freeze_prompt_encoder, fold_soft_prompt, rotate_stored_keys, dead_code, lower_task_switch, fold_shared_delta, fold_constants, deduplicate, precision");
+    insta::assert_snapshot!(try_export(&with(PrefixKind::Table), "fold_soft_prompts").unwrap_err(), @"no pass is called `fold_soft_prompts`; passes are legalise, freeze_prompt_encoder, fold_soft_prompt, rotate_stored_keys, dead_code, fold_shared_delta, lower_task_switch, fold_constants, deduplicate, precision, quantise");
 }

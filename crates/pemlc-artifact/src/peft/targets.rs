@@ -163,7 +163,7 @@ impl<'a> Patterns<'a> {
 }
 
 /// Longest pattern, in bytes.
-const LONGEST_PATTERN: usize = 4096;
+const LONGEST_PATTERN: usize = 600;
 /// What a part of a pattern may take compiled, in bytes; a pattern has as many parts as it has look-arounds.
 const COMPILED_PART: usize = 1 << 18;
 /// Steps that matching a module's path may take back: it has some fifty characters.

@@ -142,6 +142,7 @@ fn what_cannot_be_read_is_named() {
             refused(|config, _| config["rms_norm_eps"] = json!("small")),
             refused(|config, _| config["intermediate_size"] = json!(13)),
             refused(|config, _| config["num_hidden_layers"] = json!(1u64 << 28)),
+            refused(|config, _| config["num_hidden_layers"] = json!(2)),
             refused(|_, folder| fs::remove_file(folder.join("config.json")).unwrap()),
             refused(|_, folder| fs::remove_file(folder.join("model.safetensors")).unwrap()),
             refused(|_, folder| {
@@ -163,6 +164,7 @@ FOLDER/config.json: `num_hidden_layers` is 1152921504606846976, expected an inte
 FOLDER/config.json: head_dim 5 is not a positive even number
 FOLDER/config.json: `rms_norm_eps` is "small", expected a number
 FOLDER: tensor `model.layers.0.mlp.gate_proj.weight` has shape [12, 8], the configuration asks for [13, 8]
+FOLDER/config.json: `num_hidden_layers` is 268435456, expected from 1 to 16384
 FOLDER: tensor `model.layers.1.input_layernorm.weight` is missing; near names: model.layers.0.input_layernorm.weight, model.layers.0.mlp.up_proj.weight, model.layers.0.mlp.down_proj.weight
 FOLDER: config.json is missing: a Hugging Face model folder holds it
 FOLDER: holds neither model.safetensors nor model.safetensors.index.json
