@@ -252,6 +252,9 @@ pub enum ConfigError {
     },
 }
 
+/// Most optimiser steps of a run: more than anybody waits for, and small enough to be doubled.
+const MOST_STEPS: u64 = 1_000_000_000;
+
 impl RunConfig {
     /// Reads the text of a run file; `path` is for messages.
     pub fn from_toml(text: &str, path: &Path) -> Result<Self, ConfigError> {
@@ -323,6 +326,9 @@ impl RunConfig {
             if value == 0 {
                 return fail(key, "0".to_owned(), "at least 1");
             }
+        }
+        if training.steps > MOST_STEPS {
+            return fail("training.steps", training.steps.to_string(), &format!("at most {MOST_STEPS}"));
         }
         let not_negative = [
             ("training.learning_rate", training.learning_rate),

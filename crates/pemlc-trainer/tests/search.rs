@@ -123,11 +123,7 @@ fn generators_and_hidden_states_train() {
         let (manifest, paths) = run(folder.path(), name, &format!("search_steps = 4\n{settings}"));
         let found = architecture(&paths);
         assert_eq!((found.generators, found.insertion), (generators, insertion), "{name}");
-        assert_eq!(
-            paths.encoder().exists(),
-            insertion == Insertion::Rows,
-            "{name}: hidden states are folded by the run"
-        );
+        assert!(paths.encoder().exists(), "{name}: the compiler evaluates it again");
         let rows = Prefix::read(&paths.prefix()).expect("prefix.safetensors");
         // Deltas are private too in this run, so what they make of shared hidden states is each task's own.
         assert_eq!(rows.tasks.len(), 2, "{name}");

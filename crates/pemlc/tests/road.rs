@@ -180,7 +180,7 @@ fn what_is_asked_of_the_task_switch_is_checked() {
     let export = pemlc()
         .arg("export")
         .args([&run, &artifact])
-        .args(["--task-switch", "scalar", "--include-base", "--rank-tolerance", "0.05", "--also", "scorer,per-task"])
+        .args(["--task-switch", "scalar", "--include-base", "--rank-tolerance", "0.05", "--also", "per-task"])
         .args(["--runtime", "tract"])
         .output()
         .expect("the binary starts");
