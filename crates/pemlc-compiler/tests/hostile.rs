@@ -21,9 +21,12 @@ use support::fixture::{Fixture, PrefixKind, Spec};
 /// The most that one thread may hold at once. The writer's workers hold blocks of fixed size.
 const BOUND: i64 = 64 << 20;
 
+/// Files of a run, and what they hold.
+type Files = Vec<(PathBuf, Vec<u8>)>;
+
 /// Runs that together have every file, and their files by path.
 struct Runs {
-    runs: Vec<(Fixture, Vec<(PathBuf, Vec<u8>)>)>,
+    runs: Vec<(Fixture, Files)>,
 }
 
 fn files_below(folder: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) {

@@ -3,12 +3,12 @@
 use crate::ir::{Expression, Graph, Node, Op, Tensor, ValueId};
 use std::collections::BTreeSet;
 
+/// The value of a node, if the pass evaluates it; an error says in words what went wrong.
+pub(super) type Evaluate<'a> = dyn FnMut(&Graph, &Node) -> Result<Option<Tensor>, String> + 'a;
+
 /// Walks the nodes in order; one that `evaluate` has a value for becomes a constant, the others stay. Constants go as soon as their last
 /// reader is evaluated, so that memory stays small.
-pub(super) fn fold(
-    graph: &mut Graph,
-    evaluate: &mut dyn FnMut(&Graph, &Node) -> Result<Option<Tensor>, String>,
-) -> Result<(), String> {
+pub(super) fn fold(graph: &mut Graph, evaluate: &mut Evaluate<'_>) -> Result<(), String> {
     let mut remaining = Vec::with_capacity(graph.nodes.len());
     let mut uses = graph.use_counts();
     for node in std::mem::take(&mut graph.nodes) {
