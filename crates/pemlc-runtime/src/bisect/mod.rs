@@ -2,7 +2,7 @@
 //!
 //! The checks run on both at once, and the case in which their logits are farthest apart is run again with the values inside the graph
 //! as outputs, some nodes at a time. Each node's output on each side is held to an f64 reference *from the inputs that this side had*:
-//! what came before cannot make a node look wrong, and rounding that adds up blames none ([`reference`]).
+//! what came before cannot make a node look wrong, and rounding that adds up blames none ([`mod@reference`]).
 
 mod difference;
 mod graph;
