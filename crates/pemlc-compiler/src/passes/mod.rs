@@ -93,11 +93,12 @@ pub fn prompt_passes(checkpoint: &Checkpoint) -> Vec<Box<dyn Pass + '_>> {
 /// The passes that a lowered decoder goes through, in order.
 pub fn decoder_passes(options: &PipelineOptions) -> Vec<Box<dyn Pass>> {
     let mut passes: Vec<Box<dyn Pass>> = Vec::new();
-    // A step of four bits is larger than most of a delta: merged, it would be rounded away. So it stays beside the weight, in f32.
-    if options.precision != Precision::Int4 {
+    // A step of whole numbers is larger than most of a delta: merged, it would be rounded away, and take the weight of a base model that was
+    // quantised before off the steps that it stands on. So it stays beside the weight, in f32.
+    let whole_numbers = matches!(options.precision, Precision::Int8 | Precision::Int4);
+    if !whole_numbers {
         passes.push(Box::new(FoldSharedDelta));
     }
-    let whole_numbers = matches!(options.precision, Precision::Int8 | Precision::Int4);
     passes.push(Box::new(LowerTaskSwitch { whole_numbers, ..options.switch.clone() }));
     passes.push(Box::new(FoldConstants));
     passes.push(Box::new(Legalise { target: options.target, precision: options.precision }));
