@@ -39,6 +39,13 @@ impl Node {
     }
 }
 
+/// Name of a scalar constant. Its sign is a word: importers that keep letters and digits alone take `-1.0` for `1.0`, and burn-onnx then reads
+/// the one where the other is meant.
+pub(crate) fn scalar_name(value: f32) -> String {
+    let sign = if value.is_sign_negative() && !value.is_nan() { "minus_" } else { "" };
+    format!("constants.f32.{sign}{:?}", value.abs())
+}
+
 /// Why a graph cannot be built or is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IrError {

@@ -16,6 +16,7 @@ mod value;
 mod verify;
 
 pub use expression::Expression;
+pub(crate) use graph::scalar_name;
 pub use graph::{Graph, IrError, Node, Value, ValueId};
 pub use infer::infer;
 pub use op::{Binary, Comparison, Op, Real, Unary};

@@ -3,19 +3,22 @@
 use super::graph::{Graph, IrError, ValueId};
 use super::infer::infer;
 use super::value::ValueType;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Checks that every value read is made before, once, under a name of its own, and that every type is what inference says.
 pub fn verify(graph: &Graph) -> Result<(), IrError> {
     let broken = |reason: String| IrError::Graph { graph: graph.name.clone(), reason };
     let mut made: BTreeSet<ValueId> = BTreeSet::new();
-    let mut names: BTreeSet<&str> = BTreeSet::new();
+    let mut names: BTreeMap<String, &str> = BTreeMap::new();
     let mut make = |id: ValueId| {
         let name = graph.value(id).name.as_str();
-        if !made.insert(id) || !names.insert(name) {
-            return Err(broken(format!("`{name}` is made twice")));
+        match names.insert(words(name), name) {
+            None if made.insert(id) => Ok(()),
+            Some(other) if other != name => {
+                Err(broken(format!("`{other}` and `{name}` differ in punctuation alone: importers take them for one")))
+            }
+            _ => Err(broken(format!("`{name}` is made twice"))),
         }
-        Ok(())
     };
     for id in graph.inputs() {
         make(*id)?;
@@ -59,6 +62,12 @@ pub fn verify(graph: &Graph) -> Result<(), IrError> {
     }
 }
 
+/// What is left of a name for an importer that makes identifiers of names.
+fn words(name: &str) -> String {
+    let words = name.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join("_")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,6 +109,18 @@ mod tests {
         assert_eq!(
             verify(&mistyped).unwrap_err().to_string(),
             "graph `chain`: `squared` is declared i64[batch_size] and is f32[batch_size]"
+        );
+    }
+
+    #[test]
+    fn names_that_importers_confuse_are_refused() {
+        let mut graph = chain();
+        let x = graph.inputs()[0];
+        graph.node("Root.1", Op::Unary(Unary::Sqrt), &[x]).unwrap();
+        graph.node("Root.-1", Op::Unary(Unary::Sqrt), &[x]).unwrap();
+        assert_eq!(
+            verify(&graph).unwrap_err().to_string(),
+            "graph `chain`: `Root.1` and `Root.-1` differ in punctuation alone: importers take them for one"
         );
     }
 }

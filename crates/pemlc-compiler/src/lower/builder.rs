@@ -1,6 +1,8 @@
 //! Short words for building graphs: every lowering uses these.
 
-use crate::ir::{Binary, Comparison, DType, Expression, Graph, IrError, Op, Tensor, Unary, ValueId, ValueType};
+use crate::ir::{
+    Binary, Comparison, DType, Expression, Graph, IrError, Op, Tensor, Unary, ValueId, ValueType, scalar_name,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -46,7 +48,7 @@ impl Builder {
 
     /// A scalar constant, made once however often it is asked for.
     pub(crate) fn scalar_f32(&mut self, value: f32) -> Result<ValueId, IrError> {
-        self.scalar(format!("constants.f32.{value:?}"), Tensor::scalar_f32(value))
+        self.scalar(scalar_name(value), Tensor::scalar_f32(value))
     }
 
     /// A scalar constant, made once however often it is asked for.

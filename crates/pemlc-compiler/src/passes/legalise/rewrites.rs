@@ -1,7 +1,7 @@
 //! What rewritings share: the old nodes by what they make, scalar constants and derived values made once.
 
 use super::super::rewriter::Rewriter;
-use crate::ir::{Data, Graph, IrError, Node, Op, Tensor, ValueId};
+use crate::ir::{Data, Graph, IrError, Node, Op, Tensor, ValueId, scalar_name};
 use std::collections::BTreeMap;
 
 /// A rewriter over nodes of which any may be looked up.
@@ -63,7 +63,7 @@ impl<'a, 'g> Rewrites<'a, 'g> {
         if let Some(id) = self.scalars.get(&value.to_bits()) {
             return Ok(*id);
         }
-        let id = self.rewriter.constant(format!("constants.f32.{value:?}"), Tensor::scalar_f32(value))?;
+        let id = self.rewriter.constant(scalar_name(value), Tensor::scalar_f32(value))?;
         self.scalars.insert(value.to_bits(), id);
         Ok(id)
     }
