@@ -9,7 +9,7 @@ use crate::ir::{Binary, IrError, Node, Op, Real};
 /// `benches/attention_operators.py` compares what these forms cost.
 const REFUSES: &str = "GroupQueryAttention refuses a batch with several new tokens behind a cache or prefix";
 /// ONNX Runtime's kernel wants all inputs of one number type, and adds and exponentiates in it.
-const NARROW: &str = "Attention would take its mask in f16, which cannot hold it, and sum exponentials there";
+const NARROW: &str = "Attention would take its mask in f16, which cannot hold it";
 
 pub(super) fn attend(
     legalise: &Legalise,
