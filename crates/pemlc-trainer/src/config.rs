@@ -254,10 +254,16 @@ pub enum ConfigError {
 
 /// Most optimiser steps of a run: more than anybody waits for, and small enough to be doubled.
 const MOST_STEPS: u64 = 1_000_000_000;
+/// Longest run file: reading takes some fifty times a file's size.
+const MOST_BYTES: usize = 256 << 10;
 
 impl RunConfig {
     /// Reads the text of a run file; `path` is for messages.
     pub fn from_toml(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        if text.len() > MOST_BYTES {
+            let message = format!("{} bytes, a run file has at most {MOST_BYTES}", text.len());
+            return Err(ConfigError::Syntax { path: path.to_owned(), message });
+        }
         let config: Self = toml::from_str(text)
             .map_err(|error| ConfigError::Syntax { path: path.to_owned(), message: error.to_string() })?;
         config.check(path)?;
