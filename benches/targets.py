@@ -1,107 +1,52 @@
-"""What targets cost: CPU time of graphs for each target over the graph of opset 18.
+"""What targets and number types cost: CPU time of graphs over that of opset 18 in f32.
 
-    python3 benches/targets.py PEMLC BASE_MODEL FOLDER --config CONFIG [--targets onnx-23,ort-23] [--dtype f16] [--shapes "decode B1 past 512"]
+    python3 benches/targets.py PEMLC FOLDER [--layers 10] [--targets onnx-23-f32,ort-18-int4] [--tasks 8] [--rank 16] [--prefix 16] [--rounds 5]
 
-PEMLC is the binary, BASE_MODEL what `pemlc import --base` takes, FOLDER a place for some gigabytes. Random adapters on all projections and a prefix for
-each task are written as PEFT folders, imported, and exported once for each target. Every target takes turns with opset 18, one run each a round, two
-sessions at a time; a figure is the median over rounds of the ratio of the process's CPU time on one thread. What is exported stays in FOLDER:
-`--prepare` only exports. Needs numpy and onnxruntime.
+A target is its operators, its opset and its number type. Model, adapters and prefix are random, as task_switch.py makes them (the same FOLDER serves both);
+how graphs are timed is said in graphs.py. Needs numpy and onnxruntime.
 """
 
 import argparse
-import json
-import statistics
-import time
 from pathlib import Path
 
-import numpy as np
 import onnxruntime
-from task_switch import Bench, write_lora, write_prefix
+from graphs import SHAPES, Bench
 
-SHAPES = {
-    "prefill B8 S64": (8, 64, 0),
-    "prefill B1 S64": (1, 64, 0),
-    "decode B8 past 64": (8, 1, 64),
-    "decode B1 past 64": (1, 1, 64),
-    "decode B8 past 512": (8, 1, 512),
-    "decode B1 past 512": (1, 1, 512),
-}
-TARGETS = ["onnx-23", "onnx-24", "ort-18", "ort-23"]
-
-
-class Targets(Bench):
-    def exported(self, run, target):
-        operators, opset = target.split("-")
-        out = self.folder / f"target-{run.name[4:]}-{target}-{self.arguments.dtype}"
-        if not (out / "pemlc.json").exists():
-            chosen = ("--target", operators, "--opset", opset, "--dtype", self.arguments.dtype)
-            self.pemlc("export", run, out, "--no-check", *chosen)
-        return out
-
-    def times(self, sessions, shape, tasks):
-        """CPU seconds of each session, one list a round."""
-        feed = self.feed(shape, tasks)
-        if self.arguments.dtype == "f16":
-            feed = {name: value.astype(np.float16) if value.dtype == np.float32 else value for name, value in feed.items()}
-        repeats = 1 if shape[1] > 1 else 5
-        rounds = []
-        for number in range(self.arguments.rounds + 1):
-            seconds = []
-            for session in sessions:
-                start = time.process_time()
-                for _ in range(repeats):
-                    session.run(["logits"], feed)
-                seconds.append((time.process_time() - start) / repeats)
-            if number > 0:  # the first one warms up
-                rounds.append(seconds)
-        return rounds
+LONG = {"decode B8 past 512": (8, 1, 512), "decode B1 past 512": (1, 1, 512)}
+BASE = "onnx-18-f32"
+TARGETS = ["onnx-23-f32", "onnx-24-f32", "ort-18-f32", "ort-23-f32", "onnx-18-f16", "ort-18-f16", "onnx-21-int8", "onnx-21-int4", "ort-18-int8", "ort-18-int4"]
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("pemlc")
-    parser.add_argument("base")
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--layers", type=int, default=10)
     parser.add_argument("--tasks", type=int, default=8)
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--prefix", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--dtype", default="f32")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--targets", type=lambda text: text.split(","), default=TARGETS)
-    parser.add_argument("--shapes", type=lambda text: text.split(","), default=list(SHAPES))
-    parser.add_argument("--prepare", action="store_true")
-    parser.add_argument("--config", required=True, help="config.json of the base model, or pemlc.json of an artifact of it")
     arguments = parser.parse_args()
-    bench = Targets(arguments)
-    config = json.loads(Path(arguments.config).read_text())
-    bench.config = config.get("config", config)
-
-    adapters, tasks = arguments.folder / "adapters", {}
-    for task in range(arguments.tasks):
-        lora, prefix = adapters / f"r{arguments.rank}-{task}", adapters / f"p{arguments.prefix}-{task}"
-        tasks[f"t{task}"] = [lora]
-        if not lora.exists():
-            write_lora(lora, bench.config, arguments.rank, 100 * arguments.rank + task)
-        if arguments.prefix > 0:
-            tasks[f"t{task}"].append(prefix)
-            if not prefix.exists():
-                write_prefix(prefix, bench.config, arguments.prefix, task)
-    run = bench.run_directory(f"t{arguments.tasks}-r{arguments.rank}-p{arguments.prefix}", tasks)
-    graphs = {target: bench.exported(run, target) for target in ["onnx-18", *arguments.targets]}
-    if arguments.prepare:
-        return
-    print(f"onnxruntime {onnxruntime.__version__}, one thread, CPU time, median of {arguments.rounds} rounds, {arguments.dtype}")
-    print(f"{arguments.tasks} tasks, rank {arguments.rank} on all projections, prefix of {arguments.prefix}\n")
-    print("| target over opset 18 | " + " | ".join(arguments.shapes) + " |\n|---" * 1 + "|---" * len(arguments.shapes) + "|")
-    base = bench.session(graphs["onnx-18"])
-    for target in arguments.targets:
-        pair = [base, bench.session(graphs[target])]
-        cells = []
-        for shape in arguments.shapes:
-            rounds = bench.times(pair, SHAPES[shape], arguments.tasks)
-            ratio = statistics.median(own / other for other, own in rounds)
-            cells.append(f"{ratio:.2f} ({1000 * statistics.median(other for other, _ in rounds):.0f} ms)")
-        print(f"| {target} | " + " | ".join(cells) + " |", flush=True)
+    bench = Bench(arguments.pemlc, arguments.folder, arguments.layers)
+    run = bench.run_directory(f"t{arguments.tasks}-r{arguments.rank}-p{arguments.prefix}", arguments.tasks, arguments.rank, arguments.prefix)
+    graphs = {}
+    for target in [BASE, *arguments.targets]:
+        operators, opset, dtype = target.split("-")
+        graphs[target] = (bench.graph(run, "gather", "--target", operators, "--opset", opset, "--dtype", dtype), arguments.tasks)
+    clock = "CPU time, one thread" if arguments.threads == 1 else f"wall time, {arguments.threads} threads"
+    print(f"onnxruntime {onnxruntime.__version__}, {arguments.layers} layers, {clock}, least of {arguments.rounds} processes")
+    print(f"{arguments.tasks} tasks, rank {arguments.rank} on all projections, gather, a prefix of {arguments.prefix} rows\n")
+    shapes = SHAPES | LONG
+    times, same = bench.times(graphs, shapes, arguments.threads, arguments.rounds)
+    print("| target | MB | " + " | ".join(shapes) + " |\n|---|---" + "|---" * len(shapes) + "|")
+    for target, found in times.items():
+        folder, _ = graphs[target]
+        megabytes = sum((folder / name).stat().st_size for name in ("model.onnx", "model.onnx.data")) / 1e6
+        cells = [f"{1000 * seconds:.1f} ms" if target == BASE else f"{seconds / times[BASE][shape]:.2f}" for shape, seconds in found.items()]
+        name = target if same[target] == target else f"{target}: {same[target]}"
+        print(f"| {name} | {megabytes:.0f} | " + " | ".join(cells) + " |", flush=True)
 
 
 if __name__ == "__main__":
