@@ -7,6 +7,7 @@ pub mod atomic;
 pub mod bounded_read;
 pub mod checkpoint;
 pub mod config;
+pub mod destination;
 pub mod hash;
 pub mod manifest;
 pub mod peft;

@@ -8,11 +8,12 @@ use pemlc_artifact::artifact::{Approximation, TaskApproximation};
 /// Tolerances of logits hold where the largest is at most this, and grow in proportion beyond.
 const TOLERANCE_SCALE: f64 = 10.0;
 
-/// A tolerance is for the ranks that are left out, and for bases that tasks share, where such a lowering may be chosen: half for each.
+/// A tolerance is for the ranks that are left out, and for bases that tasks share, where such a lowering may be chosen: half for each. With the
+/// base model as a task no basis has a part of it: it would leave out some of what makes that task the base model.
 pub(crate) fn share_tolerance(options: &ExportOptions) -> (PipelineOptions, Option<f64>) {
     let mut pipeline = options.pipeline.clone();
     let Some(tolerance) = options.rank_tolerance else { return (pipeline, None) };
-    if !matches!(pipeline.switch.lowering, Lowering::ByCost | Lowering::SharedBasis) {
+    if options.include_base || !matches!(pipeline.switch.lowering, Lowering::ByCost | Lowering::SharedBasis) {
         return (pipeline, Some(tolerance));
     }
     pipeline.switch.basis_tolerance = tolerance / 2.0;

@@ -64,12 +64,16 @@ pub(crate) fn add_base_task(
             }
             let scales = Tensor::new(vec![tasks + 1, scale.len()], Data::F32(scales)).ok_or_else(misfit)?;
             normal_form.private_scale.insert(site, Arc::new(scales));
-        } else if let Some(scales) = normal_form.private_scale.get(&site) {
-            let outputs = scales.shape().get(1).copied().unwrap_or_default();
+        }
+    }
+    // The others' norms, also of sites that have no delta (any more).
+    for (site, scales) in &mut normal_form.private_scale {
+        let [rows, outputs] = *scales.shape() else { continue };
+        if rows == tasks {
             let values = scales.as_f32().unwrap_or_default().iter().copied();
             let values = values.chain(std::iter::repeat_n(1.0, outputs)).collect();
-            let scales = Tensor::new(vec![tasks + 1, outputs], Data::F32(values)).ok_or_else(misfit)?;
-            normal_form.private_scale.insert(site, Arc::new(scales));
+            let misfit = || BaseTaskError::Factors { site: projection_path(site.0, site.1) };
+            *scales = Arc::new(Tensor::new(vec![tasks + 1, outputs], Data::F32(values)).ok_or_else(misfit)?);
         }
     }
     if let Some(prefix) = &mut normal_form.prefix {
@@ -91,6 +95,8 @@ pub(crate) fn base_task_record() -> TaskRecord {
         standard_error: None,
         template: "{text}".to_owned(),
         verbalizers: Vec::new(),
+        separator: None,
+        normalize: None,
     }
 }
 
@@ -205,6 +211,24 @@ mod tests {
         let zero = BTreeMap::from([(site, tensor(&[1, 2], &[2.0, 0.0]))]);
         let error = add_base_task(&mut form, &zero).unwrap_err().to_string();
         assert!(error.contains("output 1 of `layers.0.attention.q_proj`"), "{error}");
+    }
+
+    #[test]
+    fn norms_of_tasks_whose_deltas_were_left_out_get_one_more() {
+        let site = (0, Projection::QProj);
+        // A DoRA of task 0 whose factors hold nothing: its norms are left.
+        let empty = LowRank { down: tensor(&[2, 1, 1], &[1.0, 1.0]), up: tensor(&[2, 1, 2], &[0.0; 4]) };
+        let mut form = NormalForm {
+            tasks: 2,
+            private: BTreeMap::from([(site, empty)]),
+            private_scale: BTreeMap::from([(site, tensor(&[2, 2], &[2.0, 3.0, 1.0, 1.0]))]),
+            ..NormalForm::default()
+        };
+        crate::rank_reduction::reduce_ranks(&mut form, 0.0);
+        assert!(form.private.is_empty());
+        add_base_task(&mut form, &BTreeMap::new()).unwrap();
+        assert_eq!(form.private_scale[&site].as_f32().unwrap(), [2.0, 3.0, 1.0, 1.0, 1.0, 1.0]);
+        assert_eq!(form.pinned(2).private_scale[&site].as_f32().unwrap(), [1.0, 1.0]);
     }
 
     #[test]

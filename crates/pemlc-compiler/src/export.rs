@@ -14,7 +14,8 @@ use crate::run_source::{Found, RunSource, SourceError};
 use crate::target::{Opset, common_runtimes};
 use crate::trace::{PrintAfter, Trace};
 use pemlc_artifact::artifact::{ARTIFACT_SCHEMA_VERSION, Approximation, ArtifactManifest, GraphRecord};
-use pemlc_artifact::atomic::{AtomicDir, tidy};
+use pemlc_artifact::atomic::AtomicDir;
+use pemlc_artifact::destination::{DestinationError, check_destination};
 use pemlc_artifact::hash::{FileHash, hash_directory};
 use pemlc_artifact::manifest::ManifestError;
 use pemlc_artifact::probes::Probes;
@@ -59,8 +60,8 @@ pub struct Exported {
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     /// The output path is taken.
-    #[error("{0} exists and is not empty: choose another output directory, or replace it with --force")]
-    OutputExists(PathBuf),
+    #[error(transparent)]
+    Output(#[from] DestinationError),
     /// The run directory cannot be used.
     #[error(transparent)]
     Source(#[from] SourceError),
@@ -146,7 +147,8 @@ pub fn export(
     progress: &mut dyn FnMut(&str),
 ) -> Result<Exported, ExportError> {
     let mut clock = Clock { progress, last: Instant::now() };
-    refuse_occupied(out, options)?;
+    let free = |inputs: &[&Path]| check_destination(out, options.force, "pemlc.json", inputs);
+    free(&[run_dir])?;
     let (precision, target) = (options.pipeline.precision, options.pipeline.target);
     let lowest = precision.lowest_opset(target.operators);
     if target.opset < lowest {
@@ -159,6 +161,7 @@ pub fn export(
     let passes = decoder_passes(&pipeline);
     refuse_unknown_passes(&options.print_after, &passes)?;
     let source = RunSource::open(run_dir)?;
+    free(&[base.unwrap_or(Path::new(&source.manifest.base.path))])?;
     let mut checkpoint = open_base(&source.manifest.base, base)?;
     if source.manifest.base_dtype == BaseDtype::Bf16 {
         // The deltas were trained on rounded weights, so those are the ones to merge them into.
@@ -235,7 +238,7 @@ pub fn export(
     let facts = Facts { records: records.clone(), approximation, prompt_difference };
     let manifest = write_manifest(&source, &checkpoint, (files, graphs), &pipeline, facts, directory.path())?;
     directory.commit(options.force).map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => ExportError::OutputExists(out.to_owned()),
+        io::ErrorKind::AlreadyExists => DestinationError::NotEmpty(out.to_owned()).into(),
         _ => ExportError::Io { path: out.to_owned(), source: error },
     })?;
     clock.done("artifact directory in place");
@@ -262,21 +265,6 @@ fn refuse_unknown_passes(print_after: &PrintAfter, passes: &[Box<dyn Pass>]) -> 
     match print_after.unknown(&known) {
         Some(name) => Err(ExportError::UnknownPass { name: name.to_owned(), known: known.join(", ") }),
         None => Ok(()),
-    }
-}
-
-/// Fails early, before any work, when the commit at the end would be refused.
-fn refuse_occupied(out: &Path, options: &ExportOptions) -> Result<(), ExportError> {
-    let io_error = |source| ExportError::Io { path: out.to_owned(), source };
-    // An export that was killed may have left the old artifact under another name.
-    tidy(out).map_err(io_error)?;
-    match std::fs::read_dir(out) {
-        Ok(mut entries) => match entries.next() {
-            Some(_) if !options.force => Err(ExportError::OutputExists(out.to_owned())),
-            _ => Ok(()),
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(io_error(error)),
     }
 }
 
@@ -335,12 +323,13 @@ fn write_companions(
     Ok(())
 }
 
-/// Copies a file or a folder; one that is absent is left out.
+/// Copies a file or a folder, and what links point to; one that is absent is left out.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    let kind = match std::fs::symlink_metadata(from) {
+    let kind = match std::fs::metadata(from) {
         Ok(metadata) => metadata.file_type(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
+        // A link that leads nowhere is not an absent file.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !from.is_symlink() => return Ok(()),
+        Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", from.display()))),
     };
     if kind.is_dir() {
         std::fs::create_dir_all(to)?;

@@ -2,7 +2,7 @@
 
 use crate::ir::{Data, Tensor};
 
-/// Sweeps of the Jacobi method: it converges quadratically, in six to ten for the sizes here.
+/// Sweeps of the Jacobi method: it converges quadratically, in ten to twenty for the sizes here.
 const SWEEPS: usize = 40;
 /// Columns whose cosine is below this are orthogonal.
 const ORTHOGONAL: f64 = 1e-15;

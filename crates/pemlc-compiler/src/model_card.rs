@@ -102,6 +102,7 @@ fn distortion(manifest: &ArtifactManifest) -> String {
 
 fn example(manifest: &ArtifactManifest) -> String {
     let config = &manifest.config;
+    let cache = if manifest.dtype == "f16" { "float16" } else { "float32" };
     format!(
         "import numpy as np, onnxruntime as ort\n\
          from tokenizers import Tokenizer\n\
@@ -118,7 +119,7 @@ fn example(manifest: &ArtifactManifest) -> String {
          }}\n\
          for layer in range({}):\n\
          \x20   for part in (\"key\", \"value\"):\n\
-         \x20       feed[f\"past_key_values.{{layer}}.{{part}}\"] = np.zeros((1, {}, 0, {}), np.float32)\n\
+         \x20       feed[f\"past_key_values.{{layer}}.{{part}}\"] = np.zeros((1, {}, 0, {}), np.{cache})\n\
          logits = session.run([\"logits\"], feed)[0]\n\
          print(tokenizer.decode([int(logits[0, -1].argmax())]))\n",
         config.num_hidden_layers, config.num_key_value_heads, config.head_dim

@@ -3,7 +3,7 @@
 use crate::emit::{DATA_FILE, MODEL_FILE, ort_adapter, write_models};
 use crate::export::ExportError;
 use crate::genai::{GENAI_CONFIG, genai_config};
-use crate::ir::{Graph, IrError, Tensor};
+use crate::ir::{Graph, Tensor};
 use crate::lower::{
     AnswerTokens, lower_adapter_decoder, lower_pinned_decoder, lower_scorer, lower_uniform_scorer, projection_path,
 };
@@ -53,7 +53,7 @@ pub(crate) fn lower_extras(
     config: &ModelConfig,
     (normal_form, uniform): (&NormalForm, bool),
     tasks: &[&str],
-) -> Result<Vec<ExtraGraph>, IrError> {
+) -> Result<Vec<ExtraGraph>, ExportError> {
     let record = |file: String, profile, task: Option<&str>| GraphRecord {
         file,
         profile,
@@ -91,6 +91,10 @@ pub(crate) fn lower_extras(
         }
     }
     if extras.ort_adapters {
+        // All tasks have the same parameters.
+        if adapter_parameters(normal_form, 0).is_empty() {
+            return Err(ExportError::NothingToAdapt);
+        }
         let graph = lower_adapter_decoder(config, normal_form)?;
         let record = record("adapters.onnx".to_owned(), GraphProfile::AdapterCausalLm, None);
         graphs.push(ExtraGraph { record, graph });
@@ -155,9 +159,6 @@ pub(crate) fn write_adapters(normal_form: &NormalForm, tasks: &[&str], directory
     for (index, task) in tasks.iter().enumerate() {
         let path = folder.join(format!("{task}.onnx_adapter"));
         let parameters = adapter_parameters(normal_form, index);
-        if parameters.is_empty() {
-            return Err(ExportError::NothingToAdapt);
-        }
         let bytes = ort_adapter(&parameters).map_err(|error| at(&path)(std::io::Error::other(error)))?;
         std::fs::write(&path, bytes).map_err(at(&path))?;
     }

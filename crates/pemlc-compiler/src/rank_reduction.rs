@@ -45,7 +45,7 @@ pub(crate) fn reduce_ranks(normal_form: &mut NormalForm, tolerance: f64) -> Rank
     let tasks = normal_form.tasks;
     let factors = normal_form.private.values().flat_map(|delta| [&delta.down, &delta.up]);
     if !factors.filter_map(|tensor| tensor.as_f32()).flatten().all(|value| value.is_finite()) {
-        // Nothing is left out of what is broken: writing it stops the export and says where.
+        // Nothing is left out of what is broken: reading a run refuses it, and says where.
         return RankReduction::default();
     }
     let mut parts: BTreeMap<(usize, Site), Decomposed> = BTreeMap::new();

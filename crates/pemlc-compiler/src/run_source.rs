@@ -3,6 +3,7 @@
 use crate::deltas;
 use crate::export::ExportError;
 use crate::ir::Tensor;
+use crate::lower::projection_path;
 use crate::normal_form::{NormalForm, Site};
 use crate::private_scale::private_scales;
 use crate::prompt::Prompt;
@@ -152,8 +153,11 @@ impl RunSource {
                 weights: BTreeMap::new(),
             });
         }
-        let adapter =
-            if record.mixed { LoraAdapter::read(directory, config)? } else { self.adapter(directory, record, config)? };
+        let adapter = if record.mixed {
+            finite(directory, LoraAdapter::read(directory, config)?)?
+        } else {
+            self.adapter(directory, record, config)?
+        };
         if record.shared && adapter.weights.values().any(|weights| weights.magnitude.is_some()) {
             let reason = "magnitudes (DoRA) of one task beside a delta that all tasks share: whose norms they are is not said; train \
                           them with lora.sharing = \"shared\"";
@@ -164,7 +168,7 @@ impl RunSource {
 
     /// The adapter in `directory`, which must be what `run.json` says: a forgotten alpha would change every answer in silence.
     fn adapter(&self, directory: &Path, record: &LoraRecord, config: &ModelConfig) -> Result<LoraAdapter, SourceError> {
-        let adapter = LoraAdapter::read(directory, config)?;
+        let adapter = finite(directory, LoraAdapter::read(directory, config)?)?;
         if (adapter.rank, adapter.alpha) != (record.rank, record.alpha) {
             let reason = format!(
                 "rank {} and alpha {}, but run.json says rank {} and alpha {}",
@@ -174,4 +178,18 @@ impl RunSource {
         }
         Ok(adapter)
     }
+}
+
+/// Refuses an adapter whose factors, the second times its scale, are not all numbers of f32.
+fn finite(directory: &Path, adapter: LoraAdapter) -> Result<LoraAdapter, SourceError> {
+    for (site, weights) in &adapter.weights {
+        let scale = adapter.factor_of(*site) as f32;
+        let scaled = weights.b.iter().map(|value| scale * value);
+        if let Some(value) = weights.a.iter().copied().chain(scaled).find(|value| !value.is_finite()) {
+            let site = projection_path(site.0, site.1);
+            let reason = format!("the delta of `{site}` (scale {scale}) holds {value}: did training diverge?");
+            return Err(SourceError::File { path: directory.to_owned(), reason });
+        }
+    }
+    Ok(adapter)
 }

@@ -35,6 +35,15 @@ pub struct Options {
     pub elide: Vec<String>,
 }
 
+impl Options {
+    /// As on the command line, each with a space in front.
+    pub fn as_arguments(&self) -> String {
+        let weights = if self.weights { " --weights" } else { "" };
+        let elided: String = self.elide.iter().map(|part| format!(" --elide {part}")).collect();
+        format!("{weights}{elided}")
+    }
+}
+
 /// Why there is no snapshot, or none to compare with.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
@@ -54,13 +63,15 @@ pub enum SnapshotError {
     },
     /// There is no snapshot yet.
     #[error(
-        "{path} does not exist: look at the graph with `pemlc inspect`, then accept it: pemlc snapshot {dir} --accept {path}"
+        "{path} does not exist: look at the graph with `pemlc inspect`, then accept it: pemlc snapshot {dir} --accept {path}{options}"
     )]
     Missing {
         /// The snapshot's file.
         path: PathBuf,
         /// The artifact.
         dir: PathBuf,
+        /// The options that were given, as on the command line.
+        options: String,
     },
     /// The file is something else.
     #[error(
@@ -103,7 +114,7 @@ pub fn text(path: &Path, options: &Options) -> Result<String, SnapshotError> {
 /// What clients rely on: not scores, hashes or versions of tools.
 fn manifest(text: &mut String, manifest: &ArtifactManifest) {
     let value = serde_json::to_value(manifest).unwrap_or_default();
-    for key in ["base_model", "method", "profile", "target", "dtype", "precision", "opset", "ir_version"] {
+    for key in ["base_model", "method", "profile", "dtype", "opset", "ir_version"] {
         match value.get(key) {
             Some(serde_json::Value::String(value)) => drop(writeln!(text, "manifest {key} {}", name(value))),
             Some(value) if !value.is_null() => drop(writeln!(text, "manifest {key} {value}")),
@@ -140,7 +151,8 @@ pub fn accept(path: &Path, file: &Path, options: &Options) -> Result<bool, Snaps
 
 /// Compares the snapshot of `path` with what was accepted into `file`: nothing, or a unified diff.
 pub fn check(path: &Path, file: &Path, options: &Options) -> Result<Option<String>, SnapshotError> {
-    let missing = || SnapshotError::Missing { path: file.to_owned(), dir: path.to_owned() };
+    let missing =
+        || SnapshotError::Missing { path: file.to_owned(), dir: path.to_owned(), options: options.as_arguments() };
     let accepted = read(file)?.ok_or_else(missing)?;
     let found = is_snapshot(file, &accepted)?.to_owned();
     let wanted = header(options);

@@ -4,6 +4,7 @@
 mod support;
 
 use pemlc_artifact::artifact::ArtifactManifest;
+use pemlc_artifact::destination::DestinationError;
 use pemlc_artifact::hash::{first_difference, hash_directory};
 use pemlc_artifact::run::RunManifest;
 use pemlc_artifact::tensors::{self, Values};
@@ -85,10 +86,83 @@ fn an_existing_directory_is_replaced_only_by_force() {
     fs::create_dir_all(&out).unwrap();
     fs::write(out.join("precious"), "x").unwrap();
     let error = try_export(&fixture, None, false).unwrap_err();
-    assert!(matches!(&error, ExportError::OutputExists(path) if *path == out), "{error}");
+    assert!(matches!(&error, ExportError::Output(DestinationError::NotEmpty(path)) if *path == out), "{error}");
     assert_eq!(fs::read_to_string(out.join("precious")).unwrap(), "x");
+    // Nor is anything deleted that is no artifact.
+    let error = try_export(&fixture, None, true).unwrap_err().to_string();
+    assert!(error.contains("out holds no pemlc.json, so it is nothing that --force may delete"), "{error}");
+    fs::remove_file(out.join("precious")).unwrap();
     try_export(&fixture, None, true).unwrap();
-    assert!(!out.join("precious").exists() && out.join("pemlc.json").exists());
+    fs::write(out.join("added"), "x").unwrap();
+    try_export(&fixture, None, true).unwrap();
+    assert!(!out.join("added").exists() && out.join("pemlc.json").exists());
+}
+
+#[test]
+fn what_is_read_is_never_replaced() {
+    let fixture = Fixture::new(Spec { shared: true, ..Spec::default() });
+    let options = ExportOptions { force: true, ..ExportOptions::default() };
+    for out in [fixture.run(), fixture.folder.path().to_owned(), fixture.model().to_owned()] {
+        let error = export(&fixture.run(), None, &out, &options, &mut |_| {}).unwrap_err();
+        assert!(matches!(error, ExportError::Output(DestinationError::Foreign { .. })), "{error}");
+    }
+    // An artifact that the run was moved into.
+    let out = fixture.folder.path().join("out");
+    try_export(&fixture, None, false).unwrap();
+    fs::rename(fixture.run(), out.join("run")).unwrap();
+    let error = export(&out.join("run"), None, &out, &options, &mut |_| {}).unwrap_err().to_string();
+    assert!(error.ends_with("out/run, which is an input: choose another output directory"), "{error}");
+    assert!(out.join("run/run.json").is_file());
+}
+
+#[cfg(unix)]
+#[test]
+fn linked_parts_of_a_run_are_copied() {
+    let fixture = Fixture::new(everything());
+    let (adapters, elsewhere) = (fixture.run().join("adapters"), fixture.folder.path().join("elsewhere"));
+    fs::rename(&adapters, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &adapters).unwrap();
+    let out = fixture.export();
+    assert!(out.join("adapters/shared/adapter_config.json").is_file() && !out.join("adapters").is_symlink());
+}
+
+#[test]
+fn the_example_of_a_card_has_the_caches_type() {
+    let fixture = Fixture::new(Spec { shared: true, ..Spec::default() });
+    let pipeline = PipelineOptions { precision: Precision::F16, ..PipelineOptions::default() };
+    let options = ExportOptions { pipeline, ..ExportOptions::default() };
+    let out = fixture.folder.path().join("out");
+    export(&fixture.run(), None, &out, &options, &mut |_| {}).unwrap();
+    let card = fs::read_to_string(out.join("README.md")).unwrap();
+    assert!(card.contains("np.float16)") && !card.contains("np.float32)"), "{card}");
+}
+
+#[test]
+fn numbers_that_are_none_are_refused_in_f32_too() {
+    let fixture = Fixture::new(Spec { shared: true, ..Spec::default() });
+    let weights = fixture.run().join("adapters/shared/adapter_model.safetensors");
+    let mut changed = tensors::read(&weights).unwrap();
+    let name = "base_model.model.model.layers.1.mlp.up_proj.lora_B.weight";
+    if let Values::F32(values) = &mut changed.get_mut(name).unwrap().values {
+        values[0] = f32::INFINITY;
+    }
+    tensors::write(&weights, &changed).unwrap();
+    insta::assert_snapshot!(refused(&fixture, None), @"
+    FOLDER/run/adapters/shared/adapter_model.safetensors: 1 tensors do not fit adapter_config.json and the base model:
+      base_model.model.model.layers.1.mlp.up_proj.lora_B.weight holds inf
+    ");
+    // Weights of the base model are numbers too.
+    let fixture = Fixture::new(Spec { shared: true, ..Spec::default() });
+    let weights = fixture.model().join("model.safetensors");
+    let mut changed = tensors::read(&weights).unwrap();
+    if let Values::F32(values) = &mut changed.get_mut("model.layers.0.mlp.up_proj.weight").unwrap().values {
+        values[17] = f32::NAN;
+    }
+    tensors::write(&weights, &changed).unwrap();
+    let mut manifest = RunManifest::read(&fixture.run()).unwrap();
+    manifest.base.files = pemlc_artifact::Checkpoint::open(&fixture.model()).unwrap().file_hashes().unwrap();
+    manifest.write(&fixture.run()).unwrap();
+    insta::assert_snapshot!(refused(&fixture, None), @"weight `layers.0.mlp.up_proj.weight`: the value at row 1, column 1 is NaN: the base model's file or the training is broken");
 }
 
 #[test]

@@ -76,6 +76,8 @@ fn write_run(base: &Path, root: &Path) {
         standard_error: None,
         template: String::new(),
         verbalizers: Vec::new(),
+        separator: None,
+        normalize: None,
     };
     let manifest = RunManifest {
         schema_version: RUN_SCHEMA_VERSION,

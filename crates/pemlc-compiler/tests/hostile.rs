@@ -47,9 +47,14 @@ impl Runs {
             Spec { shared: true, private: true, prefix: Some(PrefixKind::Encoder), tasks: 2, ..Spec::default() },
             Spec { private: true, mixed: true, prefix: Some(PrefixKind::Table), tasks: 2, ..Spec::default() },
             Spec { shared: true, magnitudes: true, tasks: 1, ..Spec::default() },
+            Spec { shared: true, prefix: Some(PrefixKind::SoftPrompts), tasks: 2, ..Spec::default() },
         ];
         let runs = specs.map(|spec| {
             let fixture = Fixture::new(spec);
+            if spec.prefix == Some(PrefixKind::SoftPrompts) {
+                // The trainer's rows would say how many there are.
+                fs::remove_file(fixture.run().join("prompt/prefix.safetensors")).unwrap();
+            }
             let mut files = Vec::new();
             files_below(&fixture.run(), &mut files);
             files.sort();
@@ -95,7 +100,7 @@ fn the_runs_to_be_damaged_are_good() {
 proptest! {
     /// Documents with other values, tensors with other headers.
     #[test]
-    fn changed_runs(run in 0..3usize, at in any::<Index>(), document in changes(), header in header_changes()) {
+    fn changed_runs(run in 0..4usize, at in any::<Index>(), document in changes(), header in header_changes()) {
         RUNS.with(|runs| runs.with(run, &at, |path, contents| {
             if !is_json(path) {
                 return header.apply(contents);
@@ -112,7 +117,7 @@ proptest! {
     }
 
     #[test]
-    fn damaged_runs(run in 0..3usize, at in any::<Index>(), damage in damage()) {
+    fn damaged_runs(run in 0..4usize, at in any::<Index>(), damage in damage()) {
         RUNS.with(|runs| runs.with(run, &at, |path, contents| {
             if path.ends_with("run.json") { contents.to_vec() } else { damage.apply(contents) }
         }));

@@ -4,6 +4,7 @@
 mod support;
 
 use pemlc_artifact::prompt::SoftPrompts;
+use pemlc_artifact::run::RunManifest;
 use pemlc_artifact::tensors::{self, Values};
 use pemlc_compiler::trace::{PrintAfter, Trace};
 use pemlc_compiler::{ExportError, ExportOptions, Exported, export};
@@ -150,6 +151,37 @@ fn rows_that_no_soft_prompt_comes_to_are_missed() {
     std::fs::create_dir_all(fixture.run().join("adapters/topic/prefix")).unwrap();
     std::fs::remove_file(fixture.run().join("prompt/prefix.safetensors")).unwrap();
     insta::assert_snapshot!(refused(&fixture), @"FOLDER/run/prompt/prefix.safetensors: is missing, and task `topic` has rows that no soft prompt comes to");
+}
+
+/// A number in `run.json` must not decide how much memory is taken.
+#[test]
+fn rows_that_nothing_holds_are_refused() {
+    let fixture = with(PrefixKind::SoftPrompts);
+    std::fs::remove_file(fixture.run().join("prompt/prefix.safetensors")).unwrap();
+    let mut manifest = RunManifest::read(&fixture.run()).unwrap();
+    manifest.prefix.as_mut().unwrap().length = 1 << 40;
+    manifest.write(&fixture.run()).unwrap();
+    insta::assert_snapshot!(refused(&fixture), @"FOLDER/run/prompt/prefix.safetensors: is missing, and run.json says 1099511627776 rows, where the longest soft prompt has 4 vectors");
+}
+
+/// What passes through deltas of each task's own comes to rows of each task's own.
+#[test]
+fn one_set_of_rows_beside_deltas_of_each_task_is_refused() {
+    for kind in [PrefixKind::SoftPrompts, PrefixKind::Hidden] {
+        let fixture = with(kind);
+        let mut manifest = RunManifest::read(&fixture.run()).unwrap();
+        manifest.prefix.as_mut().unwrap().per_task = false;
+        manifest.write(&fixture.run()).unwrap();
+        std::fs::remove_file(fixture.run().join("prompt/prefix.safetensors")).unwrap();
+        if kind == PrefixKind::SoftPrompts {
+            let path = fixture.run().join("prompt/soft_prompt.safetensors");
+            let mut prompts = SoftPrompts::read(&path).unwrap();
+            prompts.tasks.truncate(1);
+            prompts.write(&path).unwrap();
+        }
+        let error = refused(&fixture);
+        assert!(error.ends_with("`prefix.per_task` must be true"), "{kind:?}: {error}");
+    }
 }
 
 #[test]

@@ -107,3 +107,30 @@ fn what_is_in_the_way_is_told() {
     insta::assert_snapshot!(found.join("\n"));
     assert!(check(Path::new("nowhere"), &exported.file, &Options { weights: true, ..Options::default() }).is_err());
 }
+
+/// What a model of another exporter has beside its nodes: functions, long attributes, sparse weights.
+#[test]
+fn whatever_a_graph_computes_is_in_the_text() {
+    use support::onnx::{function, graph, integers, model, node, value, write};
+    let folder = tempfile::tempdir().unwrap();
+    let shown = |operator: &str, last: i64| {
+        let nodes = vec![node("local:Act", "act", &["x"], &["y"])];
+        let io = |name: &str| vec![value(name, 1, &["batch_size"])];
+        let mut model = model(18, graph(io("x"), io("y"), vec![integers("unused", &[1])], nodes));
+        model.functions.push(function("local", "Act", &["a"], &["b"], vec![node(operator, "n", &["a"], &["b"])]));
+        let mut long = node("Constant", "long", &[], &["c"]);
+        let mut attribute = support::onnx::int("value_ints", 0);
+        attribute.type_ = protobuf::EnumOrUnknown::from_i32(7);
+        attribute.ints = (0..19).chain([last]).collect();
+        long.attribute.push(attribute);
+        if let Some(graph) = model.graph.as_mut() {
+            graph.node.push(long);
+        }
+        let path = write(folder.path(), "model.onnx", &model);
+        text(&path, &Options::default()).unwrap()
+    };
+    let whole = shown("Relu", 19);
+    insta::assert_snapshot!(whole);
+    assert_ne!(whole, shown("Tanh", 19));
+    assert_ne!(whole, shown("Relu", 20));
+}

@@ -55,7 +55,6 @@ pub(super) fn compare<'a>(
                 matches.before.insert(&weight.name, pair);
                 matches.after.insert(&other.name, pair);
                 renamed.insert(other.name.as_str());
-                difference.same.weights += 1;
                 Change::new(subject, ChangeKind::Renamed, Some(weight.name.clone()), Some(other.name.clone()))
             }
             None => Change::new(subject, ChangeKind::Removed, Some(weight_type(weight)), None),

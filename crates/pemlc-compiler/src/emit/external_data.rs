@@ -1,8 +1,8 @@
 //! `model.onnx.data`: weights one after another at aligned offsets, made and written a block at a time. Several graphs may share it: equal
 //! weights are there once.
 
-use super::quantise::quantise;
-use super::round::round;
+use super::fitted::Fitted;
+use super::round::{refuse_not_finite, round};
 use crate::evaluate::{EvaluateError, Matrix};
 use crate::ir::{DType, Expression, Graph, Tensor, ValueId};
 use pemlc_artifact::Checkpoint;
@@ -164,14 +164,21 @@ pub(super) fn write(plan: &Plan<'_>, checkpoint: &Checkpoint, path: &Path) -> Re
                 .unwrap_or_else(|| EvaluateError::Type(weight.name.to_owned()))),
         }
     };
+    let fitted = Fitted::new(plan.weights.iter().map(|weight| weight.expression));
     let make = |index: usize, rows: Range<usize>| -> Made {
         let matrix = matrix(index)?;
-        let values = matrix.block(rows.clone(), 0..matrix.columns);
+        let values = || matrix.block(rows.clone(), 0..matrix.columns);
         match plan.weights[index].expression {
             Expression::Quantise { part, quantisation, .. } => {
-                quantise(&values, *part, *quantisation, rows.start, matrix.columns)
+                fitted.bytes(index, rows.start, (*part, *quantisation, matrix.columns), values)
             }
-            _ => round(&values, plan.weights[index].dtype, rows.start, matrix.columns),
+            // Constants of the compiler's own may be infinite.
+            Expression::Constant(_) => round(&values(), plan.weights[index].dtype, rows.start, matrix.columns),
+            _ => {
+                let values = values();
+                refuse_not_finite(&values, rows.start, matrix.columns)?;
+                round(&values, plan.weights[index].dtype, rows.start, matrix.columns)
+            }
         }
     };
     let workers = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_WORKERS);
@@ -179,11 +186,12 @@ pub(super) fn write(plan: &Plan<'_>, checkpoint: &Checkpoint, path: &Path) -> Re
         let results: Vec<Receiver<Made>> = (0..workers)
             .map(|worker| {
                 let (sender, receiver) = sync_channel(1);
-                let (plan, matrix, make) = (&plan, &matrix, &make);
+                let (plan, matrix, make, fitted) = (&plan, &matrix, &make, &fitted);
                 scope.spawn(move || {
                     let mut turn = 0;
                     for index in 0..plan.weights.len() {
                         let blocks = match matrix(index) {
+                            Ok(matrix) if fitted.is_quantised(index) => matrix.small_row_blocks(),
                             Ok(matrix) => matrix.row_blocks(),
                             // One turn, to tell of it.
                             Err(_) => std::iter::once(0..0).collect(),
@@ -214,6 +222,7 @@ pub(super) fn write(plan: &Plan<'_>, checkpoint: &Checkpoint, path: &Path) -> Re
                 disk.written(output.position);
                 turn += 1;
             }
+            fitted.written(index);
             for name in plan.weights[index].expression.checkpoint_names() {
                 checkpoint.release(name);
             }

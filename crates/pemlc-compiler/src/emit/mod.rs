@@ -1,6 +1,7 @@
 //! The ONNX edge on the way out: `model.onnx` with one `model.onnx.data` beside it.
 
 mod external_data;
+mod fitted;
 mod ort_adapter;
 mod protobuf;
 mod quantise;

@@ -15,59 +15,73 @@ const STEPS: [f32; 4] = [15.0, 14.0, 13.0, 12.0];
 /// Adding and taking away rounds to the next integer, ties to even, whatever the instruction set, below 2^22.
 const ROUNDING: f32 = 12_582_912.0;
 
-/// The bytes of `part` of rows `first_row..`, of `columns` numbers each.
-pub(super) fn quantise(
-    values: &[f32],
-    part: Part,
-    quantisation: Quantisation,
-    first_row: usize,
-    columns: usize,
-) -> Result<Vec<u8>, EvaluateError> {
-    let width = columns.max(1);
-    if let Some(index) = values.iter().position(|value| !value.is_finite()) {
-        let (value, row, column) = (values[index], first_row + index / width, index % width);
-        return Err(EvaluateError::NotFinite { value, row, column });
-    }
+/// The bytes of `part` of rows of `columns` numbers, whose blocks have `lines`. Only the integers need `values`.
+pub(super) fn bytes(values: &[f32], lines: &[Line], part: Part, quantisation: Quantisation, columns: usize) -> Vec<u8> {
     let Quantisation { encoding, block } = quantisation;
-    let mut bytes = Vec::new();
-    let mut filled = vec![0.0; block];
-    for (row, numbers) in values.chunks_exact(width).enumerate() {
-        for (index, chunk) in numbers.chunks(block).enumerate() {
-            filled[..chunk.len()].copy_from_slice(chunk);
-            filled[chunk.len()..].fill(chunk[chunk.len() - 1]);
-            let line = Line::fit(&filled, encoding.largest());
-            if !line.scale.is_finite() || !line.offset.is_finite() {
-                let largest =
-                    |best: usize, other: usize| if chunk[other].abs() > chunk[best].abs() { other } else { best };
-                let column = (0..chunk.len()).fold(0, largest);
-                return Err(EvaluateError::Overflow {
-                    value: chunk[column],
-                    row: first_row + row,
-                    column: index * block + column,
-                    dtype: "an integer with scale and offset in f16",
-                    largest: f16::MAX.to_f32(),
-                });
-            }
-            match (part, encoding) {
-                (Part::Values, _) => integers(&filled, line, encoding, &mut bytes),
-                (Part::Scales, Encoding::Nibbles) => bytes.extend(line.scale.to_le_bytes()),
-                (Part::Offsets, Encoding::Nibbles) => bytes.extend((line.offset + 8.0 * line.scale).to_le_bytes()),
-                (Part::Scales, _) => bytes.extend(f16::from_f32(line.scale).to_le_bytes()),
-                (Part::Offsets, _) => bytes.extend(f16::from_f32(line.offset).to_le_bytes()),
-            }
+    match (part, encoding) {
+        (Part::Values, _) => {
+            let mut bytes = Vec::new();
+            blocks(values, block, columns, |filled, at| integers(filled, lines[at], encoding, &mut bytes));
+            bytes
         }
+        (Part::Scales, Encoding::Nibbles) => lines.iter().flat_map(|line| line.scale.to_le_bytes()).collect(),
+        (Part::Offsets, Encoding::Nibbles) => {
+            lines.iter().flat_map(|line| (line.offset + 8.0 * line.scale).to_le_bytes()).collect()
+        }
+        (Part::Scales, _) => lines.iter().flat_map(|line| f16::from_f32(line.scale).to_le_bytes()).collect(),
+        (Part::Offsets, _) => lines.iter().flat_map(|line| f16::from_f32(line.offset).to_le_bytes()).collect(),
     }
-    Ok(bytes)
+}
+
+/// Hands out the blocks of rows of `columns` numbers, filled up, and their places.
+fn blocks(values: &[f32], block: usize, columns: usize, mut take: impl FnMut(&[f32], usize)) {
+    let mut filled = vec![0.0; block];
+    let chunks = values.chunks_exact(columns.max(1)).flat_map(|row| row.chunks(block));
+    for (at, chunk) in chunks.enumerate() {
+        filled[..chunk.len()].copy_from_slice(chunk);
+        filled[chunk.len()..].fill(chunk[chunk.len() - 1]);
+        take(&filled, at);
+    }
 }
 
 /// A number is `scale` times its integer, plus `offset`.
 #[derive(Debug, Clone, Copy)]
-struct Line {
+pub(super) struct Line {
     scale: f32,
     offset: f32,
 }
 
 impl Line {
+    /// The lines of all blocks of `values`, rows `first_row..` of `columns` numbers each.
+    pub(super) fn of_rows(
+        values: &[f32],
+        quantisation: Quantisation,
+        first_row: usize,
+        columns: usize,
+    ) -> Result<Vec<Self>, EvaluateError> {
+        let Quantisation { encoding, block } = quantisation;
+        let width = columns.max(1);
+        let place = |index: usize| (values[index], first_row + index / width, index % width);
+        if let Some(index) = values.iter().position(|value| !value.is_finite()) {
+            let (value, row, column) = place(index);
+            return Err(EvaluateError::NotFinite { value, row, column });
+        }
+        let mut lines = Vec::new();
+        blocks(values, block, columns, |filled, _| lines.push(Self::fit(filled, encoding.largest())));
+        let unfit = |line: &Self| !line.scale.is_finite() || !line.offset.is_finite();
+        if let Some(at) = lines.iter().position(unfit) {
+            let a_row = quantisation.blocks(columns).max(1);
+            let start = at / a_row * width + at % a_row * block;
+            let end = (start + block).min((at / a_row + 1) * width);
+            let largest =
+                |best: usize, other: usize| if values[other].abs() > values[best].abs() { other } else { best };
+            let (value, row, column) = place((start..end).fold(start, largest));
+            let (dtype, largest) = ("an integer with scale and offset in f16", f16::MAX.to_f32());
+            return Err(EvaluateError::Overflow { value, row, column, dtype, largest });
+        }
+        Ok(lines)
+    }
+
     /// The nearest line that f16 holds.
     fn rounded(scale: f32, offset: f32) -> Self {
         Self { scale: f16::from_f32(scale).to_f32(), offset: f16::from_f32(offset).to_f32() }
@@ -167,6 +181,17 @@ fn integers(block: &[f32], line: Line, encoding: Encoding, bytes: &mut Vec<u8>) 
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    fn quantise(
+        values: &[f32],
+        part: Part,
+        quantisation: Quantisation,
+        first_row: usize,
+        columns: usize,
+    ) -> Result<Vec<u8>, EvaluateError> {
+        let lines = Line::of_rows(values, quantisation, first_row, columns)?;
+        Ok(bytes(values, &lines, part, quantisation, columns))
+    }
 
     /// Of every number, what it became and its scale.
     fn decoded(values: &[f32], encoding: Encoding, block: usize, columns: usize) -> Vec<(f32, f32)> {

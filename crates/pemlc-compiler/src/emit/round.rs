@@ -5,7 +5,7 @@ use crate::ir::DType;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-/// Bytes of `values`, which are rows `first_row..` of a matrix with `columns` columns. Only f32 may be NaN or infinite (a shut log-gate).
+/// Bytes of `values`, which are rows `first_row..` of a matrix with `columns` columns. f32 is written as it is.
 pub(super) fn round(values: &[f32], dtype: DType, first_row: usize, columns: usize) -> Result<Vec<u8>, EvaluateError> {
     let refuse_beyond = |midpoint: f32, name: &'static str, largest: f32| {
         // One walk without a branch; what is wrong, and where, is looked for only if something is.
@@ -36,6 +36,16 @@ pub(super) fn round(values: &[f32], dtype: DType, first_row: usize, columns: usi
         }
         other => Err(EvaluateError::Type(format!("floats cannot become {other}"))),
     }
+}
+
+/// Fails when a value is NaN or infinite, and says where.
+pub(super) fn refuse_not_finite(values: &[f32], first_row: usize, columns: usize) -> Result<(), EvaluateError> {
+    if largest_magnitude(values) < f32::INFINITY.to_bits() {
+        return Ok(());
+    }
+    let index = values.iter().position(|value| !value.is_finite()).unwrap_or_default();
+    let (row, column, value) = (first_row + index / columns.max(1), index % columns.max(1), values[index]);
+    Err(EvaluateError::NotFinite { value, row, column })
 }
 
 /// The bits of the largest absolute value, which order as the values do; those of infinity and NaN are above all others.
@@ -82,6 +92,9 @@ mod tests {
         let error = round(&[1.0, f32::NAN], DType::BF16, 0, 2).unwrap_err().to_string();
         assert_eq!(error, "the value at row 0, column 1 is NaN: the base model's file or the training is broken");
         assert!(round(&[f32::NEG_INFINITY], DType::F32, 0, 1).is_ok());
+        assert!(refuse_not_finite(&[1.0, f32::MAX], 0, 2).is_ok());
+        let error = refuse_not_finite(&[1.0, 2.0, 3.0, f32::NEG_INFINITY], 4, 2).unwrap_err().to_string();
+        assert!(error.starts_with("the value at row 5, column 1 is -inf"), "{error}");
     }
 
     /// The smallest numbers that round beyond the type, and the largest that do not.

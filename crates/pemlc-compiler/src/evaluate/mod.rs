@@ -144,7 +144,12 @@ impl<'a> Matrix<'a> {
 
     /// Ranges of rows, each a block of moderate size, that make up the matrix in order.
     pub(crate) fn row_blocks(&self) -> Vec<Range<usize>> {
-        blocks(self.rows, self.columns)
+        blocks(self.rows, self.columns, BLOCK)
+    }
+
+    /// The same in smaller ones, for what takes long: there is work for several workers in one matrix then.
+    pub(crate) fn small_row_blocks(&self) -> Vec<Range<usize>> {
+        blocks(self.rows, self.columns, BLOCK / 16)
     }
 
     /// Rows `rows` and columns `columns`, row-major.
@@ -251,8 +256,8 @@ fn as_matrix(shape: &[usize]) -> (usize, usize) {
     }
 }
 
-fn blocks(rows: usize, columns: usize) -> Vec<Range<usize>> {
-    let height = (BLOCK / columns.max(1)).max(1);
+fn blocks(rows: usize, columns: usize, numbers: usize) -> Vec<Range<usize>> {
+    let height = (numbers / columns.max(1)).max(1);
     (0..rows).step_by(height).map(|start| start..(start + height).min(rows)).collect()
 }
 

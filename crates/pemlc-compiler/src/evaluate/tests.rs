@@ -117,7 +117,7 @@ proptest! {
 
 #[test]
 fn blocks_cover_all_rows() {
-    assert_eq!(blocks(5, BLOCK / 2), [0..2, 2..4, 4..5]);
-    assert_eq!(blocks(2, BLOCK * 3), [0..1, 1..2]);
-    assert_eq!(blocks(3, 0).first(), Some(&(0..3)));
+    assert_eq!(blocks(5, BLOCK / 2, BLOCK), [0..2, 2..4, 4..5]);
+    assert_eq!(blocks(2, BLOCK * 3, BLOCK), [0..1, 1..2]);
+    assert_eq!(blocks(3, 0, BLOCK).first(), Some(&(0..3)));
 }

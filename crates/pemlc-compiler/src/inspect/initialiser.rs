@@ -35,7 +35,8 @@ pub(super) fn describe(tensor: &TensorProto, context: Context<'_>) -> String {
     format!("{described} #{}", short(Sha256::digest(inline_bytes(tensor)).as_slice()))
 }
 
-fn short(hash: &[u8]) -> String {
+/// The first digits of a hash.
+pub(super) fn short(hash: &[u8]) -> String {
     hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -5,7 +5,7 @@ use super::{InspectError, attributes, initialiser, read, types};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
-use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
+use tract_onnx::pb::{FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto};
 
 /// Which hashes of weights the text has.
 #[derive(Debug)]
@@ -29,8 +29,12 @@ pub(super) struct Context<'a> {
 pub(crate) fn show(path: &Path, hashes: &Hashes<'_>) -> Result<String, InspectError> {
     let (model, graph) = read::read(path)?;
     let mut text = String::new();
+    let context = Context { directory: read::directory(path), hashes };
     header(&mut text, &model);
-    show_graph(&mut text, &graph, Context { directory: read::directory(path), hashes }, "");
+    for function in &model.functions {
+        show_function(&mut text, function, context);
+    }
+    show_graph(&mut text, &graph, context, "");
     Ok(text)
 }
 
@@ -46,9 +50,21 @@ fn header(text: &mut String, model: &ModelProto) {
     for (key, value) in metadata {
         let _ = writeln!(text, "metadata {} = {}", name(key), name(value));
     }
-    for function in &model.functions {
-        let label = name(function.name.as_deref().unwrap_or("?"));
-        let _ = writeln!(text, "function {label} ({} nodes)", function.node.len());
+}
+
+/// A function: nodes that one node of the graph stands for.
+fn show_function(text: &mut String, function: &FunctionProto, context: Context<'_>) {
+    let names = |names: &[String]| names.iter().map(|text| name(text)).collect::<Vec<_>>().join(", ");
+    let domain = function.domain.as_deref().filter(|domain| !domain.is_empty());
+    let domain = domain.map(|domain| format!("{}:", name(domain))).unwrap_or_default();
+    let label = name(function.name.as_deref().unwrap_or("?"));
+    let (inputs, outputs) = (names(&function.input), names(&function.output));
+    let attributes =
+        if function.attribute.is_empty() { String::new() } else { format!(" {{{}}}", names(&function.attribute)) };
+    let _ = writeln!(text, "function {outputs} = {domain}{label}({inputs}){attributes}");
+    let _ = writeln!(text, "nodes {}", function.node.len());
+    for node in &function.node {
+        show_node(text, node, &BTreeMap::new(), context, "");
     }
 }
 
@@ -73,7 +89,11 @@ fn show_graph(text: &mut String, graph: &GraphProto, context: Context<'_>, inden
     }
     for sparse in &graph.sparse_initializer {
         let label = sparse.values.as_ref().map(|values| name(&values.name)).unwrap_or_default();
-        let _ = writeln!(text, "{indent}  {label}: sparse{:?}", sparse.dims);
+        let part = |tensor: &Option<TensorProto>| {
+            tensor.as_ref().map_or_else(|| "?".to_owned(), |tensor| initialiser::describe(tensor, context))
+        };
+        let (values, indices) = (part(&sparse.values), part(&sparse.indices));
+        let _ = writeln!(text, "{indent}  {label}: sparse{:?}, values {values}, at {indices}", sparse.dims);
     }
     let infos: BTreeMap<&str, &ValueInfoProto> =
         graph.value_info.iter().chain(&graph.output).map(|info| (info.name.as_str(), info)).collect();

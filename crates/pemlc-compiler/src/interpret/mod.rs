@@ -7,12 +7,19 @@ mod linear;
 
 use crate::ir::{Op, Tensor, ValueType, infer};
 
+/// Larger values are not made: what the compiler folds is small, and a text may name any shape.
+const MOST_NUMBERS: usize = 1 << 28;
+
 /// The value of `op` on `inputs`; the error says in words what does not fit.
 pub fn evaluate(op: &Op, inputs: &[&Tensor]) -> Result<Tensor, String> {
     let types: Vec<ValueType> = inputs.iter().map(|tensor| tensor.value_type()).collect();
     let result = infer(op, &types.iter().collect::<Vec<_>>())?;
     let [result] = result.as_slice() else { return Err("makes several values".to_owned()) };
     let shape = result.fixed_shape().ok_or("has a symbolic shape")?;
+    let numbers = shape.iter().try_fold(1usize, |count, size| count.checked_mul(*size));
+    if numbers.is_none_or(|numbers| numbers > MOST_NUMBERS) {
+        return Err(format!("has more than {MOST_NUMBERS} numbers"));
+    }
     let data = match (op, inputs) {
         (Op::And | Op::Binary(_) | Op::Comparison(_) | Op::Where | Op::Unary(_) | Op::Cast { .. }, _) => {
             elementwise::evaluate(op, inputs, &shape)?
@@ -57,6 +64,13 @@ mod tests {
         let right = floats(&[2, 3], &[1.0, 2.0, 3.0, 10.0, 20.0, 30.0]);
         let product = evaluate(&Op::MatMul, &[&left, &right]).unwrap();
         assert_eq!(product, floats(&[2, 1, 3], &[21.0, 42.0, 63.0, 43.0, 86.0, 129.0]));
+    }
+
+    #[test]
+    fn values_of_any_size_that_a_text_may_name_are_refused() {
+        let (left, right) = (floats(&[1 << 32, 0], &[]), floats(&[0, 1 << 32], &[]));
+        assert!(evaluate(&Op::MatMul, &[&left, &right]).unwrap_err().contains("more than"));
+        assert!(evaluate(&Op::ReduceSum { axes: vec![1] }, &[&left]).unwrap_err().contains("more than"));
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub enum Expression {
     },
     /// One part of `rows`, f32, held in whole numbers. It can be part of no other expression.
     Quantise {
-        /// The integers or their scales.
+        /// The integers, their scales or offsets.
         part: Part,
         /// How.
         quantisation: Quantisation,
@@ -173,7 +173,7 @@ impl Expression {
         }
     }
 
-    /// A number that equal expressions share, whatever values they hold; others hardly ever do.
+    /// A number that expressions of the same bits share; others hardly ever do.
     pub fn digest(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         self.digest_into(&mut hasher);

@@ -1,4 +1,4 @@
-//! A graph: nodes in execution order, each with one output.
+//! A graph: nodes in execution order, nearly all with one output.
 
 use super::expression::Expression;
 use super::infer::infer;
@@ -144,14 +144,6 @@ impl Graph {
         let output = node.output();
         self.nodes.push(node);
         Ok(output)
-    }
-
-    /// Appends a node with an output for each of `names`, the first of which names it.
-    pub fn node_with_outputs(&mut self, names: &[String], op: Op, inputs: &[ValueId]) -> Result<Vec<ValueId>, IrError> {
-        let node = self.make_node(names, op, inputs)?;
-        let outputs = node.outputs.clone();
-        self.nodes.push(node);
-        Ok(outputs)
     }
 
     /// A node with new output values, not yet in the list of nodes.

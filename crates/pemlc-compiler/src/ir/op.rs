@@ -1,4 +1,4 @@
-//! Operators. Each has one output; what ONNX takes as a constant input (axes, target shapes, slice bounds) is an attribute here.
+//! Operators. Each has one output, but for a sum that is normed as well; what ONNX takes as a constant input (axes, target shapes, slice bounds) is an attribute here.
 
 use super::value::DType;
 use std::fmt;

@@ -1,7 +1,8 @@
 //! Matrices held in whole numbers: each row in blocks of columns that share a scale and an offset. A number is its integer times its
 //! block's scale, plus its offset.
 //!
-//! Scales and offsets are numbers that f16 holds, whatever type they are stored in: every target then holds the same weights. The product of
+//! Scales and offsets are numbers that f16 holds, whatever type they are stored in (beside nibbles, an offset and eight scales): every target then
+//! holds the same weights. The product of
 //! a scale and an integer of eight bits is exact in f32, and the sum rounds once, so that runtimes cannot differ in what they dequantise.
 
 use super::value::{DType, ValueType};

@@ -52,6 +52,7 @@ fn causal_lm(config: &ModelConfig, normal_form: &NormalForm, task: TaskInput) ->
     let mask = Mask::new(b, position_ids, attention_mask)?;
     let trunk = Trunk::new(b, config, normal_form, switch, rotary, mask)?;
     let (x, cache) = trunk.lower(b, input_ids, Some(&past))?;
+    let x = final_norm(b, config, x)?;
     let logits = head(b, config, "logits", x)?;
     b.output(logits);
     for present in cache {
@@ -122,9 +123,13 @@ impl<'a> Trunk<'a> {
     }
 }
 
-/// Hidden states f32 `[.., hidden]` to logits f32 `[.., vocabulary]`, in a value named `name`.
+/// The last norm of hidden states f32 `[.., hidden]`.
+pub(super) fn final_norm(b: &mut Builder, config: &ModelConfig, x: ValueId) -> Result<ValueId, IrError> {
+    rms_norm(b, config, "final_norm", "model.norm.weight".to_owned(), x)
+}
+
+/// Normed hidden states f32 `[.., hidden]` to logits f32 `[.., vocabulary]`, in a value named `name`.
 pub(super) fn head(b: &mut Builder, config: &ModelConfig, name: &str, x: ValueId) -> Result<ValueId, IrError> {
-    let x = rms_norm(b, config, "final_norm", "model.norm.weight".to_owned(), x)?;
     // A head of its own even when tied: transposing the embedding table at run time costs tens of milliseconds a run.
     let head = if config.tie_word_embeddings { "model.embed_tokens.weight" } else { "lm_head.weight" };
     let head = Expression::Transpose(Box::new(checkpoint(head, [config.vocab_size, config.hidden_size])));

@@ -6,7 +6,7 @@
 //! is one token nothing is appended. The head is applied to the few positions that are asked, not to the prompt.
 
 use super::builder::Builder;
-use super::decoder::{Trunk, head};
+use super::decoder::{Trunk, final_norm, head};
 use super::mask::Mask;
 use super::rotary::Rotary;
 use super::task_switch::{TaskInput, TaskSwitch};
@@ -61,6 +61,8 @@ fn scorer(
     let rotary = Rotary::new(b, config, positions)?;
     let trunk = Trunk::new(b, config, normal_form, switch, rotary, mask)?;
     let (x, _) = trunk.lower(b, ids, None)?;
+    // Before the choice, which multiplies what is not asked by zero: normed, no number is too large for f16.
+    let x = final_norm(b, config, x)?;
     // A product with rows of the identity: the hidden states of the positions that are asked, [batch, 1 + slots, hidden].
     let x = b.matmul("scorer.asked_states", asked, x)?;
     let logits = head(b, config, "scorer.logits", x)?;

@@ -13,6 +13,7 @@ pub struct FoldSharedDelta;
 /// `add = base + change`, `base = x weight`, `change = (x down) up`.
 struct Match {
     add: usize,
+    base: ValueId,
     x: ValueId,
     weight: ValueId,
     down: Arc<Tensor>,
@@ -46,8 +47,13 @@ fn fold_once(graph: &mut Graph, outcome: &mut Outcome) -> Result<(), String> {
     for found in matches {
         let name = graph.value(graph.nodes[found.add].output()).name.clone();
         let weight_name = graph.value(found.weight).name.clone();
-        if uses[found.weight.0] != 1 {
-            outcome.declined.push(format!("`{name}`: `{weight_name}` is read elsewhere too"));
+        let read_elsewhere = [found.weight, found.base].into_iter().find(|id| uses[id.0] != 1);
+        if let Some(id) = read_elsewhere {
+            outcome.declined.push(format!("`{name}`: `{}` is read elsewhere too", graph.value(id).name));
+            continue;
+        }
+        if graph.is_overridable(found.weight) {
+            outcome.declined.push(format!("`{name}`: `{weight_name}` is what a caller may replace"));
             continue;
         }
         let Some(base) = graph.initialisers.remove(&found.weight) else { continue };
@@ -55,7 +61,7 @@ fn fold_once(graph: &mut Graph, outcome: &mut Outcome) -> Result<(), String> {
         graph.initialisers.insert(found.weight, expression);
         let node = &mut graph.nodes[found.add];
         *node = Node { op: Op::MatMul, inputs: vec![found.x, found.weight], outputs: node.outputs.clone() };
-        outcome.changed.push(format!("folded the shared delta of `{name}` into `{weight_name}`"));
+        outcome.changed.push(format!("folded the delta of `{name}` into `{weight_name}`"));
     }
     // The replaced products are now unread, and would read the folded weight.
     super::DeadCode.run(graph)?;
@@ -88,7 +94,7 @@ fn find(graph: &Graph, makers: &BTreeMap<ValueId, usize>, add: usize) -> Option<
     if !is_weight || change_x != x {
         return None;
     }
-    Some(Match { add, x, weight, down, up })
+    Some(Match { add, base, x, weight, down, up })
 }
 
 /// `x`, `down` and `up` of the delta of the one task that there is. Its index is 0, which the guard sees to.
@@ -128,7 +134,7 @@ mod tests {
     fn the_delta_moves_into_the_weight() {
         let mut graph = graph(false);
         let outcome = FoldSharedDelta.run(&mut graph).unwrap();
-        assert_eq!(outcome.changed, ["folded the shared delta of `y` into `w`"]);
+        assert_eq!(outcome.changed, ["folded the delta of `y` into `w`"]);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Chooses the number types of floats.
 //!
 //! *Narrow* (f16): products and what only moves or gates their results, and the cache. Weights are rounded once, after every merge in f32.
-//! Everything that sums squares or exponentials, angles, masks, log-gates and the residual stream stay f32: they overflow f16, or lose
-//! what the model needs. *Storage* (bf16): every product's weights are held in the narrow type and widened in the graph, for runtimes
-//! without kernels of that type; what is computed is f32.
+//! Everything that sums squares or exponentials, angles, masks, log-gates and the residual stream, from the rows of the embedding table on,
+//! stay f32: they overflow f16, or lose what the model needs. *Storage* (bf16): what comes to a product, weights and prefix rows, and the
+//! tables of the base model are held in the narrow type and widened in the graph, for runtimes without kernels of that type; what is
+//! computed is f32.
 
 use super::rewriter::Rewriter;
 use super::{Outcome, Pass};
@@ -131,13 +132,10 @@ fn widths(graph: &Graph) -> BTreeMap<ValueId, Width> {
         let any = |width| inputs.contains(&width);
         let width = match &node.op {
             Op::MatMul => Width::Narrow,
-            Op::Gather { .. } | Op::GatherElements { .. } => match (inputs.first(), node.inputs.first()) {
-                // The embedding table: a weight of the base model.
-                (Some(Width::Free), Some(data)) if graph.constant_of(*data).is_none() => Width::Narrow,
-                (Some(width), _) => *width,
-                (None, _) => Width::Wide,
-            },
-            Op::Reshape { .. }
+            _ if reads_table(graph, node) => Width::Wide,
+            Op::Gather { .. }
+            | Op::GatherElements { .. }
+            | Op::Reshape { .. }
             | Op::Slice { .. }
             | Op::Squeeze { .. }
             | Op::Transpose { .. }
@@ -171,9 +169,11 @@ fn widths(graph: &Graph) -> BTreeMap<ValueId, Width> {
             widths.insert(*id, settled);
             Some(settled)
         });
+        // Rows of a table are widened, not the table.
+        let narrow = own == Some(Width::Narrow) || reads_table(graph, node);
         for id in node.inputs.iter().filter(|id| is_float(id)) {
             let entry = narrow_readers.entry(*id).or_default();
-            entry.0 += usize::from(own == Some(Width::Narrow));
+            entry.0 += usize::from(narrow);
             entry.1 += 1;
         }
     }
@@ -184,6 +184,15 @@ fn widths(graph: &Graph) -> BTreeMap<ValueId, Width> {
         widths.insert(id, if all > 0 && narrow == all { Width::Narrow } else { Width::Wide });
     }
     widths
+}
+
+/// Whether a node gathers rows of a table of the base model, which is no constant that the compiler made.
+fn reads_table(graph: &Graph, node: &Node) -> bool {
+    let stored = |id: &ValueId| {
+        let expression = graph.initialisers.get(id);
+        expression.is_some_and(|expression| !expression.checkpoint_names().is_empty()) && !graph.is_overridable(*id)
+    };
+    matches!(node.op, Op::Gather { axis: 0 }) && node.inputs.first().is_some_and(stored)
 }
 
 fn narrow(graph: &mut Graph, dtype: DType) -> Result<Outcome, IrError> {
@@ -201,11 +210,17 @@ fn narrow(graph: &mut Graph, dtype: DType) -> Result<Outcome, IrError> {
         round_initialiser(graph, id, dtype);
         outcome.changed.push(format!("weight `{}` is rounded to {dtype}", graph.value(id).name));
     }
+    let tables: BTreeSet<ValueId> =
+        graph.nodes().iter().filter(|node| reads_table(graph, node)).map(Node::output).collect();
     let (mut rewriter, nodes) = Rewriter::new(graph);
     // Values in the other width than their own, made once.
     let mut casts: BTreeMap<(ValueId, DType), ValueId> = BTreeMap::new();
     for node in nodes {
         let output = node.output();
+        if tables.contains(&output) {
+            widen_rows(&mut rewriter, &node, dtype)?;
+            continue;
+        }
         if !widths.contains_key(&output) && !node.inputs.iter().any(|id| widths.contains_key(id)) {
             rewriter.keep(node);
             continue;
@@ -251,15 +266,52 @@ fn cast(
     Ok(made)
 }
 
+/// Gathers rows of a table in the type that it has, and widens those.
+fn widen_rows(rewriter: &mut Rewriter<'_>, node: &Node, dtype: DType) -> Result<(), IrError> {
+    if rewriter.graph().value(node.inputs[0]).value_type.dtype != dtype {
+        rewriter.keep(node.clone());
+        return Ok(());
+    }
+    let name = format!("{}.{dtype}", rewriter.name(node.output()));
+    let made = rewriter.node(name, node.op.clone(), &node.inputs)?;
+    rewriter.replace(node.output(), Op::Cast { to: DType::F32 }, &[made]);
+    Ok(())
+}
+
+/// What comes to a product unchanged but for its place: as a weight, or as rows that are gathered and joined with others.
+fn factors(graph: &Graph) -> BTreeSet<ValueId> {
+    let mut found = BTreeSet::new();
+    for node in graph.nodes().iter().rev() {
+        let moved = match node.op {
+            Op::MatMul | Op::Attention { .. } => true,
+            Op::Concat { .. }
+            | Op::Gather { .. }
+            | Op::Reshape { .. }
+            | Op::Slice { .. }
+            | Op::Squeeze { .. }
+            | Op::Transpose { .. }
+            | Op::Unsqueeze { .. } => node.outputs.iter().any(|id| found.contains(id)),
+            _ => false,
+        };
+        if moved {
+            found.extend(node.inputs.iter().copied());
+        }
+    }
+    found
+}
+
 /// Holds large weights in `dtype` and widens them in the graph.
 fn store(graph: &mut Graph, dtype: DType) -> Result<Outcome, IrError> {
     let mut outcome = Outcome::default();
-    let large = |graph: &Graph, id: ValueId| {
+    let factors = factors(graph);
+    let large = |graph: &Graph, id: ValueId, expression: &Expression| {
         let value_type = &graph.value(id).value_type;
         let count = value_type.fixed_shape().map_or(0, |shape| shape.iter().product::<usize>());
-        value_type.dtype == DType::F32 && value_type.rank() >= 2 && count >= SMALL && !graph.is_overridable(id)
+        let read = factors.contains(&id) || !expression.checkpoint_names().is_empty();
+        value_type.dtype == DType::F32 && value_type.rank() >= 2 && count >= SMALL && read && !graph.is_overridable(id)
     };
-    let weights: BTreeSet<ValueId> = graph.initialisers().map(|(id, _)| id).filter(|id| large(graph, *id)).collect();
+    let weights = graph.initialisers().filter(|(id, expression)| large(graph, *id, expression));
+    let weights: BTreeSet<ValueId> = weights.map(|(id, _)| id).collect();
     for id in &weights {
         round_initialiser(graph, *id, dtype);
         outcome.changed.push(format!("weight `{}` is stored in {dtype}", graph.value(*id).name));
@@ -271,10 +323,7 @@ fn store(graph: &mut Graph, dtype: DType) -> Result<Outcome, IrError> {
         if let (Op::Gather { .. }, Some(data)) = (&node.op, node.inputs.first())
             && weights.contains(data)
         {
-            let output = node.output();
-            let name = format!("{}.{dtype}", rewriter.name(output));
-            let made = rewriter.node(name, node.op, &node.inputs)?;
-            rewriter.replace(output, Op::Cast { to: DType::F32 }, &[made]);
+            widen_rows(&mut rewriter, &node, dtype)?;
             continue;
         }
         let mut inputs = Vec::with_capacity(node.inputs.len());

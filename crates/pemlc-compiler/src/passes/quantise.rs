@@ -92,31 +92,32 @@ fn roles(graph: &Graph, outcome: &mut Outcome) -> BTreeMap<ValueId, Role> {
     };
     let weights: BTreeSet<ValueId> = graph.initialisers().filter(large).map(|(id, _)| id).collect();
     let mut roles: BTreeMap<ValueId, Role> = BTreeMap::new();
-    let mut others: BTreeMap<ValueId, &'static str> = BTreeMap::new();
+    let mut others: BTreeMap<ValueId, BTreeSet<&'static str>> = BTreeMap::new();
     for (place, node) in graph.nodes().iter().enumerate() {
         for (input, id) in node.inputs.iter().enumerate().filter(|(_, id)| weights.contains(id)) {
             let role = match (&node.op, input) {
                 (Op::MatMul, 1) => Role::Product(place),
                 (Op::Gather { axis: 0 }, 0) => Role::Table,
                 _ => {
-                    others.insert(*id, node.op.name());
+                    others.entry(*id).or_default().insert(node.op.name());
                     continue;
                 }
             };
             match (roles.insert(*id, role), role) {
                 (None | Some(Role::Product(_)), Role::Product(_)) | (None | Some(Role::Table), Role::Table) => {}
                 _ => {
-                    others.insert(*id, node.op.name());
+                    others.entry(*id).or_default().insert(node.op.name());
                 }
             }
         }
     }
     for id in graph.outputs().iter().filter(|id| weights.contains(id)) {
-        others.insert(*id, "output");
+        others.entry(*id).or_default().insert("the caller, as an output");
     }
-    for (id, reader) in others {
-        outcome.declined.push(format!("`{}` is read by {reader} too", graph.value(id).name));
-        roles.remove(&id);
+    for (id, readers) in others {
+        let readers: Vec<&str> = readers.into_iter().collect();
+        let too = if roles.remove(&id).is_some() { " too" } else { ", by no product or gather" };
+        outcome.declined.push(format!("`{}` is read by {}{too}", graph.value(id).name, readers.join(" and ")));
     }
     roles
 }

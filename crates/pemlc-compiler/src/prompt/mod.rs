@@ -13,7 +13,7 @@ use crate::ir::{Graph, IrError};
 use crate::lower::{EncoderError, EncoderWeights, SoftPromptRows, lower_prompt_encoder, lower_soft_prompt};
 use crate::normal_form::{NormalForm, Prefix};
 use compare::compare;
-use pemlc_artifact::prompt::Architecture;
+use pemlc_artifact::prompt::{Architecture, Insertion};
 use pemlc_artifact::run::PrefixRecord;
 use pemlc_artifact::tensors::TensorMap;
 use pemlc_artifact::{Checkpoint, ModelConfig};
@@ -53,6 +53,11 @@ pub enum PromptError {
     /// `soft_prompt.safetensors` is not of this model and run.
     #[error("{0}")]
     SoftPrompts(String),
+    /// A prompt of all tasks comes to rows of each task's own where it passes through their deltas.
+    #[error(
+        "run.json says that all tasks share one set of rows, but what they are made of passes through deltas that tasks have for themselves: `prefix.per_task` must be true"
+    )]
+    OneSet,
     /// The trainer's rows are absent and the compiler's are no numbers.
     #[error("the rows of {whose}, layer {layer}, hold {value}: did training diverge?")]
     NotFinite {
@@ -121,6 +126,14 @@ impl Prompt {
 
     /// The graph of the source, if it has one, over what training made of the model beside it.
     pub(crate) fn lower(&self, config: &ModelConfig, normal_form: &NormalForm) -> Result<Option<Graph>, PromptError> {
+        let through_deltas = match &self.source {
+            Source::Rows => false,
+            Source::Encoder(architecture, _) => architecture.insertion != Insertion::Rows,
+            Source::SoftPrompts(_) => true,
+        };
+        if through_deltas && !self.record.per_task && self.tasks.len() > 1 && !normal_form.private.is_empty() {
+            return Err(PromptError::OneSet);
+        }
         match &self.source {
             Source::Rows => Ok(None),
             Source::Encoder(architecture, weights) => {

@@ -91,6 +91,14 @@ impl Prompt {
     /// Rows that no soft prompt comes to are in the trainer's file alone. Leaving them out would be the base model answering.
     fn refuse_lost_rows(&self, paths: &RunPaths) -> Result<(), SourceError> {
         let Source::SoftPrompts(prompts) = &self.source else { return Ok(()) };
+        let longest = prompts.lengths.iter().copied().max().unwrap_or_default();
+        if longest != self.record.length {
+            let reason = format!(
+                "is missing, and run.json says {} rows, where the longest soft prompt has {longest} vectors",
+                self.record.length
+            );
+            return Err(SourceError::File { path: paths.prefix(), reason });
+        }
         let others = self.tasks.iter().enumerate().filter(|(task, _)| !prompts.tasks.contains(task));
         let lost = others.map(|(_, name)| name).find(|name| self.record.per_task && paths.task_prefix(name).exists());
         match lost {

@@ -411,6 +411,8 @@ fn write_manifest(spec: &Spec, config: &ModelConfig, model: &std::path::Path, pa
         standard_error: None,
         template: "{text}\nAnswer:".to_owned(),
         verbalizers: vec![" no".to_owned(), " yes".to_owned()],
+        separator: None,
+        normalize: None,
     };
     let adapted = spec.shared || spec.private;
     let method = match (adapted, spec.prefix) {

@@ -1,6 +1,7 @@
 //! Why adapters cannot be imported.
 
 use crate::error::TrainError;
+use pemlc_artifact::destination::DestinationError;
 use pemlc_artifact::peft::PeftError;
 use pemlc_data::TemplateError;
 use std::path::PathBuf;
@@ -12,8 +13,8 @@ pub enum ImportError {
     #[error(transparent)]
     Run(#[from] TrainError),
     /// The output path is taken.
-    #[error("{0} exists and is not empty: choose another run directory, or replace it with --force")]
-    Occupied(PathBuf),
+    #[error(transparent)]
+    Output(#[from] DestinationError),
     /// A folder cannot be read, or does not fit the base model.
     #[error("task `{task}`: {source}")]
     Adapter {

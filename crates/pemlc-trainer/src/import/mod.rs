@@ -20,7 +20,8 @@ use crate::error::TrainError;
 use crate::run::{Base, Sheet, peak_memory};
 use burn::tensor::Device;
 use pemlc_artifact::Checkpoint;
-use pemlc_artifact::atomic::{AtomicDir, tidy};
+use pemlc_artifact::atomic::AtomicDir;
+use pemlc_artifact::destination::check_destination;
 use pemlc_artifact::hash::hash_directory;
 use pemlc_artifact::manifest::check_task_names;
 use pemlc_artifact::run::{Costs, LoraRecord, RUN_SCHEMA_VERSION, RunManifest, RunPaths, TaskRecord};
@@ -88,7 +89,9 @@ pub struct Imported {
 pub fn import(request: &ImportRequest, progress: &mut dyn FnMut(&str)) -> Result<Imported, ImportError> {
     let started = Instant::now();
     check_task_names(&request.output, request.tasks.iter().map(|task| task.name.as_str())).map_err(TrainError::from)?;
-    refuse_occupied(request)?;
+    let folders = request.tasks.iter().flat_map(|task| &task.folders).map(|folder| folder.path.as_path());
+    let inputs: Vec<&Path> = folders.chain([request.base.as_path()]).chain(request.probe_texts.as_deref()).collect();
+    check_destination(&request.output, request.force, "run.json", &inputs)?;
     for task in &request.tasks {
         Template::parse(&task.template).map_err(|source| ImportError::Template { task: task.name.clone(), source })?;
     }
@@ -158,20 +161,6 @@ pub fn import(request: &ImportRequest, progress: &mut dyn FnMut(&str)) -> Result
     Ok(Imported { manifest, tasks: summaries, notes })
 }
 
-/// Fails early, before any work, when the commit at the end would be refused.
-fn refuse_occupied(request: &ImportRequest) -> Result<(), ImportError> {
-    // An import that was killed may have left the old run under another name.
-    tidy(&request.output).map_err(TrainError::io(&request.output))?;
-    match std::fs::read_dir(&request.output) {
-        Ok(mut entries) => match entries.next() {
-            Some(_) if !request.force => Err(ImportError::Occupied(request.output.clone())),
-            _ => Ok(()),
-        },
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(TrainError::io(&request.output)(error).into()),
-    }
-}
-
 fn task_record(task: &ImportTask) -> TaskRecord {
     TaskRecord {
         name: task.name.clone(),
@@ -183,6 +172,8 @@ fn task_record(task: &ImportTask) -> TaskRecord {
         standard_error: None,
         template: task.template.clone(),
         verbalizers: task.verbalizers.clone(),
+        separator: None,
+        normalize: None,
     }
 }
 

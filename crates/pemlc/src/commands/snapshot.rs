@@ -20,18 +20,12 @@ pub(crate) fn run(arguments: &SnapshotArguments) -> anyhow::Result<Outcome> {
         }
         Some(diff) => {
             print!("{diff}");
-            let mut flags = String::new();
-            if options.weights {
-                flags.push_str(" --weights");
-            }
-            for part in &options.elide {
-                flags.push_str(&format!(" --elide {part}"));
-            }
             eprintln!(
-                "{} is not as accepted. If that is meant: pemlc snapshot {} --accept {}{flags}",
+                "{} is not as accepted. If that is meant: pemlc snapshot {} --accept {}{}",
                 dir.display(),
                 dir.display(),
-                file.display()
+                file.display(),
+                options.as_arguments()
             );
             Ok(Outcome::Failed)
         }

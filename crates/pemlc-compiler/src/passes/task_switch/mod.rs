@@ -80,6 +80,7 @@ impl Pass for LowerTaskSwitch {
                 let name = rewriter.name(node.output()).to_owned();
                 let sum = sums.get(&node.output()).copied();
                 let done = self.lower(&mut rewriter, &node, sum).map_err(|error| error.to_string())?;
+                outcome.declined.extend(self.not_as_asked(&done).map(|why| format!("`{name}`: {why}")));
                 if let (true, Some(sum)) = (done.in_weight, sum) {
                     made.insert(sum.sum);
                     unread.insert(sum.base);
@@ -98,13 +99,15 @@ impl Pass for LowerTaskSwitch {
 /// What was put for a delta.
 struct Done {
     text: String,
+    /// The lowering, where there was a choice.
+    lowering: Option<Lowering>,
     /// Whether the projection's product and the sum are part of it.
     in_weight: bool,
 }
 
 impl From<String> for Done {
     fn from(text: String) -> Self {
-        Self { text, in_weight: false }
+        Self { text, lowering: None, in_weight: false }
     }
 }
 
@@ -117,12 +120,12 @@ enum Candidate {
 }
 
 impl Candidate {
-    fn name(&self) -> &'static str {
+    fn lowering(&self) -> Lowering {
         match self {
-            Self::Gather => "gather",
-            Self::Masked(_) => "masked",
-            Self::Appended(..) => "appended",
-            Self::SharedBasis(_) => "shared basis",
+            Self::Gather => Lowering::Gather,
+            Self::Masked(_) => Lowering::Masked,
+            Self::Appended(..) => Lowering::Appended,
+            Self::SharedBasis(_) => Lowering::SharedBasis,
         }
     }
 
@@ -174,17 +177,20 @@ impl LowerTaskSwitch {
         let of = format!("{tasks} tasks, rank {rank}, {inputs} to {outputs}");
         let mut candidates = self.candidates((&a, &b), columns, sum);
         candidates.sort_by(|left, right| self.share(&sizes, left).total_cmp(&self.share(&sizes, right)));
+        let lowering = candidates.first().map(Candidate::lowering);
         let why = match self.lowering {
-            Lowering::ByCost | Lowering::SharedBasis => {
+            asked if Some(asked) == lowering && asked != Lowering::SharedBasis => format!("({of}, as asked for)"),
+            _ => {
                 let predicted: Vec<String> = candidates
                     .iter()
-                    .map(|candidate| format!("{} {:.1} %", candidate.name(), 100.0 * self.share(&sizes, candidate)))
+                    .map(|candidate| {
+                        format!("{} {:.1} %", candidate.lowering().name(), 100.0 * self.share(&sizes, candidate))
+                    })
                     .collect();
                 format!("({of}: {} of the projection's time, predicted)", predicted.join(", "))
             }
-            _ => format!("({of}, as asked for)"),
         };
-        Ok(match candidates.into_iter().next() {
+        let done: Done = match candidates.into_iter().next() {
             None | Some(Candidate::Gather) => {
                 gather(rewriter, node)?;
                 format!("gathers its factors by row {why}").into()
@@ -195,14 +201,27 @@ impl LowerTaskSwitch {
             }
             Some(Candidate::Appended(columns, sum)) => {
                 appended::lower(rewriter, site, (x, index), columns, sum)?;
-                Done { text: format!("appends the factors of all tasks to the weight {why}"), in_weight: true }
+                let text = format!("appends the factors of all tasks to the weight {why}");
+                Done { text, lowering, in_weight: true }
             }
             Some(Candidate::SharedBasis(basis)) => {
                 let error = basis.error;
                 shared_basis::lower(rewriter, site, (x, index), basis, node.output())?;
                 format!("has a basis that all tasks share, off by {error:.1e} {why}").into()
             }
-        })
+        };
+        Ok(Done { lowering, ..done })
+    }
+
+    /// Why a delta did not get the lowering that was asked for.
+    fn not_as_asked(&self, done: &Done) -> Option<&'static str> {
+        let found = done.lowering.filter(|found| *found != self.lowering)?;
+        match (self.lowering, found) {
+            (Lowering::Appended, _) if self.whole_numbers => Some("a weight in whole numbers takes no factors, masked"),
+            (Lowering::Appended, _) => Some("no sum with a product that is read nowhere else to append to, masked"),
+            (Lowering::SharedBasis, _) => Some("no basis of fewer directions that all tasks share, by cost"),
+            _ => None,
+        }
     }
 
     /// The lowerings to choose from.

@@ -12,8 +12,11 @@ use crate::rank_reduction::task_matrix;
 
 /// What counts as exact: relative Frobenius error of a task's delta. f32 holds its factors to 6e-8.
 const EXACT: f64 = 1e-6;
-/// More columns than this, of all tasks together, are not searched for an approximate basis.
-const MOST_COLUMNS: usize = 1024;
+/// More columns than this, of all tasks together, are not searched for an approximate basis: that takes time with their third power.
+const MOST_COLUMNS: usize = 256;
+
+/// Directions over the rank of a task, beyond which a basis costs more than a gather: both products by it are of every token.
+const MOST_RANKS: usize = 4;
 
 /// A site's deltas in a shared basis.
 #[derive(Debug, PartialEq)]
@@ -39,15 +42,19 @@ impl Basis {
         if tasks < 2 || !exact && columns > MOST_COLUMNS {
             return None;
         }
-        // Half of all columns is where a basis stops to pay; an approximate one is cut later.
-        let most = if exact { columns / 2 } else { columns };
+        // Half of all columns is where a basis stops to pay beside masks; an approximate one is cut later.
+        let most = if exact { (columns / 2).min(MOST_RANKS * rank) } else { columns };
         let parts: Vec<(Matrix, Matrix)> =
             (0..tasks).map(|task| task_matrix(down, task).zip(task_matrix(up, task))).collect::<Option<_>>()?;
-        let beside = Matrix::from_fn(inputs, columns, |row, column| parts[column / rank].0.at(row, column % rank));
-        let input = beside.column_space(EXACT, most.min(inputs))?;
-        let below = Matrix::from_fn(outputs, columns, |row, column| parts[column / rank].1.at(column % rank, row));
+        let space = |rows: usize, at: &dyn Fn(usize, usize) -> f64| {
+            let of = |tasks: usize| Matrix::from_fn(rows, tasks * rank, at).column_space(EXACT, most.min(rows));
+            // Where tasks are unrelated, a few show it: all of many would take minutes.
+            let few = most / rank.max(1) + 2;
+            if few < tasks && of(few).is_none() { None } else { of(tasks) }
+        };
+        let input = space(inputs, &|row, column| parts[column / rank].0.at(row, column % rank))?;
         // All rows of all `up`s may well be independent: then the outputs have no basis.
-        let output = below.column_space(EXACT, most.min(outputs));
+        let output = space(outputs, &|row, column| parts[column / rank].1.at(column % rank, row));
         let inner: Vec<Matrix> = parts.iter().map(|(down, _)| input.transposed().times(down)).collect();
         let outer = parts.iter().map(|(_, up)| match &output {
             Some(output) => up.times(output),
@@ -245,6 +252,24 @@ mod tests {
     #[test]
     fn unrelated_tasks_have_no_basis() {
         assert_eq!(Basis::new(&tensor(&[3, 9, 2], 5), &tensor(&[3, 2, 9], 6), 0.0), None);
+    }
+
+    /// A few tasks are looked at first: what they have in common all must have.
+    #[test]
+    fn many_tasks_have_a_basis_where_all_of_them_have_it() {
+        let own = tensor(&[1, 40, 1], 1);
+        let up = tensor(&[12, 1, 5], 2);
+        let down = |tasks_with_it: usize| {
+            let others = tensor(&[12, 40, 1], 7);
+            Tensor::f32_from_fn(vec![12, 40, 1], |place| {
+                let values = if place / 40 < tasks_with_it { own.as_f32() } else { others.as_f32() };
+                values.unwrap()[if place / 40 < tasks_with_it { place % 40 } else { place }]
+            })
+        };
+        assert_eq!(Basis::new(&down(12), &up, 0.0).unwrap().input.shape(), [40, 1]);
+        assert_eq!(Basis::new(&down(9), &up, 0.0).unwrap().input.shape(), [40, 4]);
+        assert_eq!(Basis::new(&down(7), &up, 0.0), None);
+        assert_eq!(Basis::new(&down(0), &up, 0.0), None);
     }
 
     #[test]
