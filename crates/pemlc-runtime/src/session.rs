@@ -1,6 +1,6 @@
 //! One trait over the runtimes.
 
-use crate::{CacheShape, Inputs, Outputs, RuntimeError, RuntimeKind, ort_cpu, ort_cuda, tract};
+use crate::{CacheShape, Inputs, Outputs, RuntimeError, RuntimeKind, ort_cpu, ort_cuda, ort_session, tract};
 use std::path::{Path, PathBuf};
 
 /// A graph, loaded by one runtime.
@@ -47,6 +47,16 @@ pub struct OpenOptions {
 /// `input_ids`, `attention_mask`, `position_ids`, `task_id`, `past_key_values.*`, `logits` and `present.*`.
 pub fn open(kind: RuntimeKind, model: &Path, options: &OpenOptions) -> Result<Box<dyn Session>, RuntimeError> {
     open_decoder(kind, model, &Decoder::TaskPerRow, options)
+}
+
+/// Fails unless the library and the execution provider of `kind` are there. No graph is read; `model` is the one that will be.
+pub(crate) fn probe(kind: RuntimeKind, model: &Path, options: &OpenOptions) -> Result<(), RuntimeError> {
+    let provider = match kind {
+        RuntimeKind::Tract => return Ok(()),
+        RuntimeKind::OrtCpu | RuntimeKind::OrtCpuUnoptimized => ort_cpu::provider(),
+        RuntimeKind::OrtCuda => ort_cuda::provider(options)?,
+    };
+    ort_session::build(kind, provider, model, options).map(drop)
 }
 
 /// How a decoder is told its task.

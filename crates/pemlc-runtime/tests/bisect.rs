@@ -5,7 +5,7 @@ mod support;
 use onnx_protobuf::{Message as _, ModelProto};
 use pemlc_runtime::{BisectError, Bisection, CheckOptions, Culprit, Drawn, RuntimeKind, Side, Verdict, bisect};
 use std::path::{Path, PathBuf};
-use support::toy::Fault;
+use support::fault::Fault;
 use support::{Outcome, artifact, ort_available};
 
 /// Writes a copy of the graph of `dir` under another folder, after `alter`.

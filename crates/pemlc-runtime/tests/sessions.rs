@@ -6,11 +6,13 @@ use pemlc_runtime::{
     GenerateOptions, Inputs, OpenOptions, Padding, Row, RuntimeError, RuntimeKind, ScoreRow, Session, generate, open,
     score,
 };
-use support::toy::{self, Fault};
+use support::fault::Fault;
+use support::oracle::{VOCABULARY, logits};
+use support::toy::{self, TASKS};
 use support::{Outcome, artifact, ort_available};
 
 fn sessions(dir: &std::path::Path) -> Result<Vec<Box<dyn Session>>, Box<dyn std::error::Error>> {
-    toy::write(dir, Fault::None)?;
+    toy::write(dir, TASKS, Fault::None)?;
     let mut kinds = vec![RuntimeKind::Tract];
     if ort_available() {
         kinds.extend([RuntimeKind::OrtCpu, RuntimeKind::OrtCpuUnoptimized]);
@@ -31,13 +33,13 @@ fn scores_are_the_oracles_log_probabilities() -> Outcome {
         .map(|((tokens, task), position)| ScoreRow {
             tokens: tokens.iter().map(|token| *token as u32).collect(),
             task_id: *task as i64,
-            queries: (0..toy::VOCABULARY as u32).map(|token| (*position, token)).collect(),
+            queries: (0..VOCABULARY as u32).map(|token| (*position, token)).collect(),
         })
         .collect();
     for mut session in sessions(dir.path())? {
         let answers = score(session.as_mut(), &rows)?;
         for (((tokens, task), position), scores) in examples.iter().zip(answers) {
-            let logits = &toy::logits(tokens, Some(*task))[*position];
+            let logits = &logits(tokens, Some(*task))[*position];
             let sum: f64 = logits.iter().map(|logit| f64::from(*logit).exp()).sum();
             for (token, score) in scores.iter().enumerate() {
                 let expected = f64::from(logits[token]) - sum.ln();
@@ -53,12 +55,12 @@ fn scores_are_the_oracles_log_probabilities() -> Outcome {
 fn generation_with_a_cache_follows_the_oracle_without_one() -> Outcome {
     let dir = tempfile::tempdir()?;
     for mut session in sessions(dir.path())? {
-        for task in 0..toy::TASKS {
+        for task in 0..TASKS {
             let (mut tokens, _) = artifact::probe(1);
             let prompt: Vec<u32> = tokens.iter().map(|token| *token as u32).collect();
             let mut expected = Vec::new();
             for _ in 0..6 {
-                let logits = toy::logits(&tokens, Some(task));
+                let logits = logits(&tokens, Some(task));
                 let next = argmax(&logits[logits.len() - 1]);
                 tokens.push(next as i64);
                 expected.push(next as u32);
@@ -84,7 +86,7 @@ fn an_unknown_task_is_an_error_and_not_an_answer() -> Outcome {
     let dir = tempfile::tempdir()?;
     let options = GenerateOptions { max_new_tokens: 1, eos_token_ids: Vec::new() };
     for mut session in sessions(dir.path())? {
-        for task in [-1, toy::TASKS as i64, i64::MAX] {
+        for task in [-1, TASKS as i64, i64::MAX] {
             let error = generate(session.as_mut(), &[1, 2], task, &options, &mut |_| ()).err().ok_or("answered")?;
             assert!(matches!(error, RuntimeError::NotFinite { task_id, .. } if task_id == task), "{error}");
             let row = ScoreRow { tokens: vec![1, 2], task_id: task, queries: vec![(1, 3)] };
@@ -106,7 +108,7 @@ fn inputs_that_a_graph_cannot_take_are_errors() -> Outcome {
         // The session works on.
         let row = Row { tokens: &[1, 2], task_id: 0 };
         let outputs = session.run(&Inputs::prefill(&[row], 2, Padding::Right))?;
-        assert_eq!(outputs.logits.dim(), (1, 2, toy::VOCABULARY));
+        assert_eq!(outputs.logits.dim(), (1, 2, VOCABULARY));
         let empty = generate(
             session.as_mut(),
             &[],

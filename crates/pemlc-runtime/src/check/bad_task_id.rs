@@ -10,21 +10,20 @@ const NAME: &str = "bad-task-id";
 const LENGTH: usize = 8;
 
 pub(crate) fn check(subject: &mut Subject<'_>) -> Result<Vec<CheckResult>, RuntimeError> {
-    let reference = subject.reference()?;
     let mut comparison = Comparison::new(subject.tolerances.widest());
-    let count = subject.tasks.len() as i64;
-    // -1 wraps to the last task in some runtimes; 2^32 becomes task 0 when an index is narrowed to 32 bits.
-    let bad = [-1, count, 1 << 32, i64::MAX, i64::MIN];
+    let bad = unknown_ids(subject.tasks.len());
 
     // Valid rows at both ends and in the middle; the bad ids replace the tasks of the rows between.
     let replaced = [None, Some(bad[0]), Some(bad[1]), None, Some(bad[2]), Some(bad[3]), Some(bad[4]), None];
     let batch: Vec<(usize, usize)> = (0..replaced.len()).map(|index| (index % subject.rows.len(), LENGTH)).collect();
+    let rows: Vec<usize> = batch.iter().map(|(row, _)| *row).collect();
+    let references = subject.references(&rows)?;
     let valid = subject.inputs(&batch, LENGTH, Padding::Right);
 
     // An error below proves nothing unless the same batch runs with valid ids.
     let outputs = subject.session.run(&valid)?;
-    for (index, &(row, _)) in batch.iter().enumerate() {
-        let expected = reference.slice(s![row, ..LENGTH, ..]);
+    for (index, reference) in references.iter().enumerate() {
+        let expected = reference.slice(s![..LENGTH, ..]);
         comparison.add_rows(outputs.logits.slice(s![index, .., ..]), expected, |position| {
             format!("all ids valid, batch {}, sequence {LENGTH}, row {index}, position {position}", batch.len())
         });
@@ -36,8 +35,8 @@ pub(crate) fn check(subject: &mut Subject<'_>) -> Result<Vec<CheckResult>, Runti
     }
     let outcome = match subject.session.run(&mixed) {
         Ok(outputs) => {
-            for (index, &(row, _)) in batch.iter().enumerate() {
-                let expected = reference.slice(s![row, ..LENGTH, ..]);
+            for (index, reference) in references.iter().enumerate() {
+                let expected = reference.slice(s![..LENGTH, ..]);
                 match replaced[index] {
                     Some(id) => must_be_nan(&mut comparison, &outputs, index, id, &mixed.describe()),
                     None => comparison.add_rows(outputs.logits.slice(s![index, .., ..]), expected, |position| {
@@ -64,6 +63,12 @@ pub(crate) fn check(subject: &mut Subject<'_>) -> Result<Vec<CheckResult>, Runti
     };
     let compared = format!("task_id {bad:?} beside valid rows; {outcome}; valid rows against one full run");
     Ok(vec![comparison.result(NAME, None, &compared)])
+}
+
+/// Ids that are none of `tasks` tasks': -1 wraps to the last task in some runtimes; 2^32 becomes task 0 when an index is narrowed to 32
+/// bits.
+pub(crate) fn unknown_ids(tasks: usize) -> [i64; 5] {
+    [-1, tasks as i64, 1 << 32, i64::MAX, i64::MIN]
 }
 
 /// Row `row` of `outputs`, whose id is `id`, has no number in it. `place` says what was run.

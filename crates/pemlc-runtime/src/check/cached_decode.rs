@@ -1,22 +1,21 @@
 //! Tokens fed one by one and in chunks through the cache, against one full run.
 
 use super::compare::PerTask;
-use super::subject::Subject;
+use super::subject::{MOST_ROWS, Reference, Subject, groups};
 use crate::{Inputs, KeyValue, Outputs, RuntimeError};
-use ndarray::{Array2, Array3, s};
+use ndarray::{Array2, s};
 use pemlc_artifact::artifact::CheckResult;
 
 /// Chunk lengths of two passes: a prompt and then tokens one by one; from one token on in chunks.
 const PASSES: [&[usize]; 2] = [&[6, 1, 1, 1, 5], &[1, 4, 3]];
-const ROWS: usize = 3;
 
 pub(crate) fn check(subject: &mut Subject<'_>) -> Result<Vec<CheckResult>, RuntimeError> {
     let mut per_task = subject.per_task();
-    let reference = subject.reference()?;
-    for (pass, chunks) in PASSES.into_iter().enumerate() {
-        // The second pass takes the rows that the first one left.
-        let rows: Vec<usize> = (0..ROWS).map(|index| (pass * ROWS + index) % subject.rows.len()).collect();
-        decode(subject, &rows, chunks, &reference, &mut per_task)?;
+    for rows in groups(subject.rows.len(), MOST_ROWS) {
+        let references = subject.references(&rows)?;
+        for chunks in PASSES {
+            decode(subject, &rows, chunks, &references, &mut per_task)?;
+        }
     }
     Ok(per_task.results("cached-decode", "token by token and in chunks, against one full run"))
 }
@@ -25,7 +24,7 @@ fn decode(
     subject: &mut Subject<'_>,
     rows: &[usize],
     chunks: &[usize],
-    reference: &Array3<f32>,
+    references: &[Reference],
     per_task: &mut PerTask<'_>,
 ) -> Result<(), RuntimeError> {
     let mut past: Option<Vec<KeyValue>> = None;
@@ -43,7 +42,7 @@ fn decode(
         let outputs = subject.session.run(&inputs)?;
         for (index, &row) in rows.iter().enumerate() {
             let comparison = per_task.of(subject.rows[row].task);
-            let expected = reference.slice(s![row, done..done + chunk, ..]);
+            let expected = references[index].slice(s![done..done + chunk, ..]);
             comparison.add_rows(outputs.logits.slice(s![index, .., ..]), expected, |offset| {
                 format!(
                     "batch {}, {chunk} tokens after {done} cached, row {index}, position {}",

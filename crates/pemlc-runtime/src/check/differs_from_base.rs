@@ -15,7 +15,7 @@ const TOKENS: usize = 12;
 const MOST_TASKS: usize = 8;
 
 pub(crate) fn check(subject: &mut Subject<'_>) -> Result<Vec<CheckResult>, RuntimeError> {
-    if subject.tolerances.max_distortion().is_some() {
+    if subject.tolerances.weights_are_rounded() {
         return Ok(nearer_to_trainer(subject));
     }
     let twins = twins(subject)?;
@@ -37,16 +37,19 @@ pub(crate) fn check(subject: &mut Subject<'_>) -> Result<Vec<CheckResult>, Runti
         // Below the tolerance, the base model's answer and the task's cannot be told apart.
         let same = |difference: f64| difference <= subject.tolerances.of(task).at(0.0);
         let is_base = name == BASE_TASK;
-        let passed = compared && !runtime.is_nan() && (is_base || !same(trainer) && !same(runtime));
-        let mut detail = if is_base {
+        let finite = trainer.is_finite() && runtime.is_finite();
+        let passed = compared && finite && (is_base || !same(trainer) && !same(runtime));
+        let mut detail = if !trainer.is_finite() {
+            "some of the probes' logits, the trainer's or the base model's, are not finite".to_owned()
+        } else if !runtime.is_finite() {
+            "some logits are not finite".to_owned()
+        } else if is_base {
             // How near it is, in proportion where logits are large, is what prefill checks.
             "the base model itself: max_abs is how far the runtime is from it".to_owned()
         } else if same(trainer) {
             "base model answering in place of task: the trainer's own logits are the base model's".to_owned()
         } else if !compared {
             "prefill left no answers to compare".to_owned()
-        } else if runtime.is_nan() {
-            "some logits are NaN".to_owned()
         } else if same(runtime) {
             "base model answering in place of task: the runtime's logits are the base model's".to_owned()
         } else {

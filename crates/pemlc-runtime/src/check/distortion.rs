@@ -38,9 +38,16 @@ impl Meter {
         place: impl Fn() -> String,
     ) {
         self.positions += 1;
-        let usable = found.len() == expected.len() && found.iter().chain(expected).all(|logit| logit.is_finite());
-        if !usable {
-            self.failure.get_or_insert_with(|| format!("{}: logits are not finite, or not as many", place()));
+        let finite = |logits: ArrayView1<'_, f32>| logits.iter().all(|logit| logit.is_finite());
+        let unusable = if !finite(expected) || !finite(base) {
+            Some("the probes' logits, the trainer's or the base model's, are not finite")
+        } else if found.len() != expected.len() || base.len() != expected.len() || !finite(found) {
+            Some("logits are not finite, or not as many")
+        } else {
+            None
+        };
+        if let Some(reason) = unusable {
+            self.failure.get_or_insert_with(|| format!("{}: {reason}", place()));
             return;
         }
         let (own, trained) = (Distribution::of(found), Distribution::of(expected));
@@ -203,5 +210,20 @@ mod tests {
         meter.add(aview1(&bad), aview1(&good), aview1(&good), || "probe 3, position 1".to_owned());
         assert!(!meter.result("prefill", "sst2", 1.0).passed);
         assert!(meter.finish("sst2").unwrap_err().starts_with("probe 3, position 1"));
+    }
+
+    #[test]
+    fn probes_that_are_no_numbers_fail_and_are_measured_by_none() {
+        for bad in [f32::NAN, f32::INFINITY] {
+            let (bad, good) = ([bad, 0.0, 0.0], [0.0; 3]);
+            for (expected, base) in [(good, bad), (bad, good)] {
+                let mut meter = Meter::default();
+                meter.add(aview1(&good), aview1(&expected), aview1(&base), || "probe 3, position 1".to_owned());
+                let reason =
+                    "probe 3, position 1: the probes' logits, the trainer's or the base model's, are not finite";
+                assert_eq!(meter.finish("sst2").unwrap_err(), reason);
+                assert!(!meter.result("prefill", "sst2", 1.0).passed);
+            }
+        }
     }
 }

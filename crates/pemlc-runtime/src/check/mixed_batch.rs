@@ -1,6 +1,6 @@
 //! Probes of several tasks in one batch, against the trainer's logits and against the runtime's own answers to each task alone.
 
-use super::subject::Subject;
+use super::subject::{Subject, groups};
 use crate::RuntimeError;
 use ndarray::s;
 use pemlc_artifact::artifact::CheckResult;
@@ -16,8 +16,9 @@ pub(crate) fn check(subject: &mut Subject<'_>) -> Result<Vec<CheckResult>, Runti
             probes.push(row.probe);
         }
     }
-    for batch in probes.chunks(limit) {
-        let outputs = subject.run_probes(batch, length)?;
+    for group in groups(probes.len(), limit) {
+        let batch: Vec<usize> = group.iter().map(|place| probes[*place]).collect();
+        let outputs = subject.run_probes(&batch, length)?;
         for (row, &probe) in batch.iter().enumerate() {
             let known = subject.probes;
             let comparison = per_task.of(known.tasks[probe]);

@@ -3,7 +3,7 @@
 //! A causal model's logits at a position depend on nothing behind it, so that one full run has the answer for every shape. The full
 //! run itself is held to `prefill`, which is held to the trainer.
 
-use super::subject::{ROW_LENGTH, Subject};
+use super::subject::{MOST_ROWS, ROW_LENGTH, Subject};
 use crate::{Padding, RuntimeError};
 use ndarray::s;
 use pemlc_artifact::artifact::CheckResult;
@@ -13,24 +13,32 @@ const SHAPES: [(usize, usize); 8] = [(1, 1), (2, 3), (3, 17), (4, 8), (1, ROW_LE
 
 pub(crate) fn check(subject: &mut Subject<'_>) -> Result<Vec<CheckResult>, RuntimeError> {
     let mut per_task = subject.per_task();
-    let reference = subject.reference()?;
-    for (index, row) in subject.rows.iter().enumerate() {
-        if let Some(beginning) = subject.beginnings.get(&row.probe) {
-            per_task.of(row.task).add_rows(reference.slice(s![index, .., ..]), beginning.view(), |position| {
-                format!("sequence {ROW_LENGTH} against prefill, row {index}, position {position}")
-            });
+    let rows: Vec<usize> = (0..subject.rows.len()).collect();
+    for rows in rows.chunks(MOST_ROWS) {
+        let references = subject.references(rows)?;
+        for (&index, reference) in rows.iter().zip(&references) {
+            let row = &subject.rows[index];
+            if let Some(beginning) = subject.beginnings.get(&row.probe) {
+                per_task.of(row.task).add_rows(reference.view(), beginning.view(), |position| {
+                    format!("sequence {ROW_LENGTH} against prefill, row {index}, position {position}")
+                });
+            }
         }
     }
+    // Again from the first shape until every row, and so every task, had its turn.
+    let rounds = rows.len().div_ceil(SHAPES.iter().map(|(batch_size, _)| batch_size).sum());
     let mut first = 0;
-    for (batch_size, length) in SHAPES {
+    for (batch_size, length) in SHAPES.into_iter().cycle().take(rounds * SHAPES.len()) {
+        let chosen: Vec<usize> = (first..first + batch_size).map(|row| row % rows.len()).collect();
         let batch: Vec<(usize, usize)> =
-            (0..batch_size).map(|index| ((first + index) % subject.rows.len(), used(index, length))).collect();
+            chosen.iter().enumerate().map(|(index, row)| (*row, used(index, length))).collect();
         // Other rows, and so other tasks, for the next shape.
         first += batch_size;
+        let references = subject.references(&chosen)?;
         let outputs = subject.session.run(&subject.inputs(&batch, length, Padding::Right))?;
         for (index, &(row, used)) in batch.iter().enumerate() {
             let found = outputs.logits.slice(s![index, ..used, ..]);
-            per_task.of(subject.rows[row].task).add_rows(found, reference.slice(s![row, .., ..]), |position| {
+            per_task.of(subject.rows[row].task).add_rows(found, references[index].view(), |position| {
                 format!("batch {batch_size}, sequence {length}, row {index} of {used} tokens, position {position}")
             });
         }

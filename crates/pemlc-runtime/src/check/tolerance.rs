@@ -36,8 +36,10 @@ pub(crate) struct Tolerances {
     base: f64,
     /// By task: how far the trainer's f32 logits are from its exact ones, where that is known and counts.
     roundings: Vec<Option<f64>>,
-    /// Against the trainer, where the artifact holds its deltas approximately.
-    approximation: Option<f64>,
+    /// Against the trainer, where the artifact's weights are not quite its.
+    trainer: Option<f64>,
+    /// Whether weights are rounded to a type that is not computed in.
+    rounded_weights: bool,
     /// Largest mean total variation from the trainer's distributions, where that is asked in place of a tolerance.
     max_distortion: Option<f64>,
 }
@@ -45,12 +47,17 @@ pub(crate) struct Tolerances {
 impl Tolerances {
     /// `roundings` by task: how far the trainer's own f32 logits are from its exact ones, where a run says so.
     pub(crate) fn new(base: f64, roundings: Vec<Option<f64>>) -> Self {
-        Self { base, roundings, approximation: None, max_distortion: None }
+        Self { base, roundings, trainer: None, rounded_weights: false, max_distortion: None }
     }
 
-    /// Against the trainer, whose deltas the artifact holds approximately.
-    pub(crate) fn with_approximation(self, approximation: Option<f64>) -> Self {
-        Self { approximation, ..self }
+    /// Against the trainer, whose weights the artifact does not hold exactly.
+    pub(crate) fn with_trainer(self, trainer: Option<f64>) -> Self {
+        Self { trainer, ..self }
+    }
+
+    /// Whether weights are rounded to a type that is not computed in.
+    pub(crate) fn with_rounded_weights(self, rounded_weights: bool) -> Self {
+        Self { rounded_weights, ..self }
     }
 
     /// What is asked of the trainer's answers is this bound and no tolerance.
@@ -79,10 +86,20 @@ impl Tolerances {
         self.max_distortion
     }
 
+    /// Against the trainer, where the artifact's weights are not quite its.
+    pub(crate) fn trainer(&self) -> Option<f64> {
+        self.trainer
+    }
+
+    /// Whether the weights' number type alone moves every answer away from the trainer's and from the base model's.
+    pub(crate) fn weights_are_rounded(&self) -> bool {
+        self.rounded_weights || self.max_distortion.is_some()
+    }
+
     /// For logits of `task` against the trainer's.
     pub(crate) fn to_trainer(&self, task: usize) -> Tolerance {
         let own = self.of(task);
-        Tolerance { base: self.approximation.map_or(own.base, |approximation| approximation.max(own.base)), ..own }
+        Tolerance { base: self.trainer.map_or(own.base, |trainer| trainer.max(own.base)), ..own }
     }
 
     /// For logits of `task` against others of the same graph.
@@ -115,7 +132,7 @@ mod tests {
         assert_eq!(tolerances.of(1).at(40.0), 4e-4);
         assert_eq!(tolerances.of(2).at(400.0), 4e-3);
         assert_eq!(tolerances.widest().at(0.0), 2e-3);
-        let approximate = tolerances.clone().with_approximation(Some(1e-2));
+        let approximate = tolerances.clone().with_trainer(Some(1e-2));
         assert_eq!((approximate.of(0).at(5.0), approximate.to_trainer(0).at(5.0)), (1e-4, 1e-2));
         assert_eq!(tolerances.of_task_alone(2).of(0), tolerances.of(2));
         assert_eq!(

@@ -1,6 +1,8 @@
 //! An artifact directory around the toy decoder.
 
-use super::toy::{self, Fault, TASKS, VOCABULARY, WIDTH};
+use super::fault::Fault;
+use super::oracle::{VOCABULARY, WIDTH, logits};
+use super::toy::{self, TASKS};
 use pemlc_artifact::artifact::{ARTIFACT_SCHEMA_VERSION, ArtifactManifest};
 use pemlc_artifact::hash::hash_file;
 use pemlc_artifact::run::TaskRecord;
@@ -8,11 +10,10 @@ use pemlc_artifact::tensors::{self, NamedTensor, TensorMap, Values};
 use pemlc_artifact::{Family, ModelConfig};
 use std::path::Path;
 
-const PROBES: usize = 2 * TASKS;
 const LENGTH: usize = 14;
 const SCORED: usize = 2;
 
-/// The tokens of probe `index`, and its task.
+/// The tokens of probe `index`, and its task of [`TASKS`].
 pub(crate) fn probe(index: usize) -> (Vec<i64>, usize) {
     let length = 9 + index;
     let token = |position: usize| ((index * 7 + position * position * 3 + position + 1) % VOCABULARY) as i64;
@@ -21,13 +22,13 @@ pub(crate) fn probe(index: usize) -> (Vec<i64>, usize) {
 
 /// Writes an artifact whose graph has `fault` and whose probes are the oracle's.
 pub(crate) fn write(dir: &Path, fault: Fault) -> Result<(), Box<dyn std::error::Error>> {
-    write_as(dir, fault, false)
+    write_tasks(dir, TASKS, fault)
 }
 
-/// As [`write`]; the manifest may say that rows of a batch must have one task.
-pub(crate) fn write_as(dir: &Path, fault: Fault, one_task_per_batch: bool) -> Result<(), Box<dyn std::error::Error>> {
-    toy::write(dir, fault)?;
-    tensors::write(&dir.join("probes.safetensors"), &probes())?;
+/// As [`write`], with so many tasks.
+pub(crate) fn write_tasks(dir: &Path, tasks: usize, fault: Fault) -> Result<(), Box<dyn std::error::Error>> {
+    toy::write(dir, tasks, fault)?;
+    tensors::write(&dir.join("probes.safetensors"), &probes(tasks))?;
     let mut files = Vec::new();
     for name in ["model.onnx", "model.onnx.data", "probes.safetensors"] {
         files.push(hash_file(&dir.join(name), name)?);
@@ -39,8 +40,8 @@ pub(crate) fn write_as(dir: &Path, fault: Fault, one_task_per_batch: bool) -> Re
         base_licence: None,
         config: config(),
         method: "peml".to_owned(),
-        tasks: (0..TASKS).map(task).collect(),
-        one_task_per_batch,
+        tasks: (0..tasks).map(task).collect(),
+        one_task_per_batch: false,
         approximation: None,
         opset: 18,
         ir_version: 8,
@@ -64,6 +65,14 @@ pub(crate) fn manifest(dir: &Path) -> Result<ArtifactManifest, Box<dyn std::erro
     Ok(ArtifactManifest::read(dir)?)
 }
 
+/// Changes the manifest on disk.
+pub(crate) fn edit(dir: &Path, change: impl FnOnce(&mut ArtifactManifest)) -> Result<(), Box<dyn std::error::Error>> {
+    let mut manifest = manifest(dir)?;
+    change(&mut manifest);
+    manifest.write(dir)?;
+    Ok(())
+}
+
 /// Writes other probes, and their hash into the manifest.
 pub(crate) fn replace_probes(dir: &Path, probes: &TensorMap) -> Result<(), Box<dyn std::error::Error>> {
     tensors::write(&dir.join("probes.safetensors"), probes)?;
@@ -76,7 +85,7 @@ pub(crate) fn replace_probes(dir: &Path, probes: &TensorMap) -> Result<(), Box<d
 }
 
 pub(crate) fn task_name(index: usize) -> String {
-    ["sentiment", "topic", "language"][index].to_owned()
+    ["sentiment", "topic", "language"].get(index).map_or_else(|| format!("task-{index}"), |name| (*name).to_owned())
 }
 
 fn task(index: usize) -> TaskRecord {
@@ -90,6 +99,8 @@ fn task(index: usize) -> TaskRecord {
         standard_error: None,
         template: "{text}".to_owned(),
         verbalizers: Vec::new(),
+        separator: None,
+        normalize: None,
     }
 }
 
@@ -114,32 +125,33 @@ fn config() -> ModelConfig {
     }
 }
 
-/// The oracle's answers in the layout that the trainer writes.
-pub(crate) fn probes() -> TensorMap {
-    let (mut ids, mut mask, mut tasks, mut positions) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let (mut logits, mut base_logits) = (Vec::new(), Vec::new());
-    for index in 0..PROBES {
-        let (tokens, task) = probe(index);
-        let (adapted, base) = (toy::logits(&tokens, Some(task)), toy::logits(&tokens, None));
+/// The oracle's answers in the layout that the trainer writes, two probes for each of `tasks` tasks.
+pub(crate) fn probes(tasks: usize) -> TensorMap {
+    let probes = 2 * tasks;
+    let (mut ids, mut mask, mut task_ids, mut positions) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut adapted_logits, mut base_logits) = (Vec::new(), Vec::new());
+    for index in 0..probes {
+        let ((tokens, _), task) = (probe(index), index % tasks);
+        let (adapted, base) = (logits(&tokens, Some(task)), logits(&tokens, None));
         for position in [3, tokens.len() - 1] {
             positions.push(position as i64);
-            logits.extend(&adapted[position]);
+            adapted_logits.extend(&adapted[position]);
             base_logits.extend(&base[position]);
         }
-        tasks.push(task as i64);
+        task_ids.push(task as i64);
         for position in 0..LENGTH {
             ids.push(tokens.get(position).copied().unwrap_or(0));
             mask.push(i64::from(position < tokens.len()));
         }
     }
     let integers = |shape: &[usize], values| NamedTensor { shape: shape.to_vec(), values: Values::I64(values) };
-    let floats = |values| NamedTensor { shape: vec![PROBES, SCORED, VOCABULARY], values: Values::F32(values) };
+    let floats = |values| NamedTensor { shape: vec![probes, SCORED, VOCABULARY], values: Values::F32(values) };
     TensorMap::from([
-        ("input_ids".to_owned(), integers(&[PROBES, LENGTH], ids)),
-        ("attention_mask".to_owned(), integers(&[PROBES, LENGTH], mask)),
-        ("task_id".to_owned(), integers(&[PROBES], tasks)),
-        ("positions".to_owned(), integers(&[PROBES, SCORED], positions)),
-        ("logits".to_owned(), floats(logits)),
+        ("input_ids".to_owned(), integers(&[probes, LENGTH], ids)),
+        ("attention_mask".to_owned(), integers(&[probes, LENGTH], mask)),
+        ("task_id".to_owned(), integers(&[probes], task_ids)),
+        ("positions".to_owned(), integers(&[probes, SCORED], positions)),
+        ("logits".to_owned(), floats(adapted_logits)),
         ("base_logits".to_owned(), floats(base_logits)),
     ])
 }

@@ -9,9 +9,11 @@ use onnx_protobuf::{
 use protobuf::{EnumOrUnknown, MessageField};
 use std::path::Path;
 
-const FLOAT: i32 = 1;
+/// The number of f32 among ONNX's types.
+pub(crate) const FLOAT: i32 = 1;
 const INT64: i32 = 7;
 const ALIGNMENT: usize = 64;
+const LOCATION: &str = "location";
 
 /// A dimension: a number or a name.
 #[derive(Clone, Copy)]
@@ -49,7 +51,8 @@ impl GraphBuilder {
             self.data.resize(self.data.len().next_multiple_of(ALIGNMENT), 0);
             tensor.data_location = EnumOrUnknown::new(DataLocation::EXTERNAL);
             let place = [
-                ("location", "model.onnx.data".to_owned()),
+                // Known when the graph is written.
+                (LOCATION, String::new()),
                 ("offset", self.data.len().to_string()),
                 ("length", bytes.len().to_string()),
             ];
@@ -59,6 +62,18 @@ impl GraphBuilder {
             }
             self.data.extend(bytes);
         }
+        self.graph.initializer.push(tensor);
+    }
+
+    /// An input that an adapter fills, NaN without one. Its numbers are in the file itself.
+    pub(crate) fn parameter(&mut self, name: &str, dims: &[usize]) {
+        let declared: Vec<Dim> = dims.iter().map(|dimension| Dim::Fixed(*dimension as i64)).collect();
+        self.input(name, true, &declared);
+        let mut tensor = TensorProto::new();
+        tensor.name = name.to_owned();
+        tensor.data_type = FLOAT;
+        tensor.dims = dims.iter().map(|dimension| *dimension as i64).collect();
+        tensor.raw_data = f32::NAN.to_le_bytes().repeat(dims.iter().product());
         self.graph.initializer.push(tensor);
     }
 
@@ -102,16 +117,22 @@ impl GraphBuilder {
         output.to_owned()
     }
 
-    /// Writes `model.onnx` and `model.onnx.data` into `dir`.
-    pub(crate) fn write(mut self, dir: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    /// Writes the graph as `file`, and its weights as `file` with `.data` behind, into `dir`.
+    pub(crate) fn write(mut self, dir: &Path, file: &str) -> Result<(), Box<dyn std::error::Error>> {
+        let data = format!("{file}.data");
+        for entry in self.graph.initializer.iter_mut().flat_map(|tensor| tensor.external_data.iter_mut()) {
+            if entry.key == LOCATION {
+                entry.value.clone_from(&data);
+            }
+        }
         self.graph.name = "toy".to_owned();
         let mut model = ModelProto::new();
         model.ir_version = 8;
         model.producer_name = "pemlc tests".to_owned();
         model.opset_import.push(OperatorSetIdProto { version: 18, ..Default::default() });
         model.graph = MessageField::some(self.graph);
-        std::fs::write(dir.join("model.onnx.data"), &self.data)?;
-        std::fs::write(dir.join("model.onnx"), model.write_to_bytes()?)?;
+        std::fs::write(dir.join(data), &self.data)?;
+        std::fs::write(dir.join(file), model.write_to_bytes()?)?;
         Ok(())
     }
 }

@@ -3,7 +3,12 @@
 #![allow(dead_code)] // Each test file uses a part.
 
 pub(crate) mod artifact;
+pub(crate) mod attention;
+pub(crate) mod beside;
 pub(crate) mod builder;
+pub(crate) mod fault;
+pub(crate) mod oracle;
+pub(crate) mod ort_adapter;
 pub(crate) mod toy;
 
 pub(crate) type Outcome = Result<(), Box<dyn std::error::Error>>;

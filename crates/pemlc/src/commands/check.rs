@@ -4,10 +4,9 @@ use crate::Outcome;
 use crate::arguments::{CheckArguments, CheckSettings};
 use crate::table::{Table, difference, seconds};
 use anyhow::Context;
-use pemlc_artifact::artifact::{ArtifactManifest, ArtifactPaths, RuntimeValidation, TaskRounding, Validation};
-use pemlc_artifact::hash::hash_file;
+use pemlc_artifact::artifact::{ArtifactManifest, CheckResult, RuntimeValidation, TaskRounding, Validation};
 use pemlc_compiler::model_card::model_card;
-use pemlc_runtime::{CheckOptions, Drawn};
+use pemlc_runtime::{CheckOptions, Drawn, RuntimeKind};
 use std::path::Path;
 
 pub(crate) fn run(arguments: &CheckArguments) -> anyhow::Result<Outcome> {
@@ -22,24 +21,32 @@ pub(crate) fn run(arguments: &CheckArguments) -> anyhow::Result<Outcome> {
     Ok(outcome)
 }
 
-/// Checks the artifact at `dir`, records what was found in its manifest and prints it.
+/// Checks the artifact at `dir`, prints what was found and records it in its manifest.
 pub(crate) fn check(dir: &Path, settings: &CheckSettings) -> anyhow::Result<Outcome> {
+    let approximated = super::open_artifact(dir)?.approximation.is_some();
     let validation = pemlc_runtime::check(dir, &options(settings), &mut |line| eprintln!("{line}"))?;
-    pemlc_runtime::record(dir, &validation)?;
-    for runtime in &validation.runtimes {
-        print!("\n{}", describe(runtime));
-    }
-    if let Some(runtime) = validation.runtimes.iter().find(|runtime| !runtime.distortion.is_empty()) {
-        print!("\n{}", distortion(runtime, validation.max_distortion));
-        write_card(dir)?;
-    }
-    println!("\n{}", verdict(&validation));
-    print!("{}", derived(&validation));
-    if let Some(hint) = hint(dir, &validation) {
-        println!("{hint}");
-    }
+    conclude(dir, &validation, approximated, |text| print!("{text}"))?;
     let passed = validation.runtimes.iter().all(|runtime| runtime.passed);
     Ok(if passed { Outcome::Done } else { Outcome::Failed })
+}
+
+/// Prints and then records: what was found is told of an artifact that cannot be written too.
+fn conclude(dir: &Path, validation: &Validation, approximated: bool, print: impl FnOnce(&str)) -> anyhow::Result<()> {
+    let mut text: String = validation.runtimes.iter().map(|runtime| format!("\n{}", describe(runtime))).collect();
+    let measured = validation.runtimes.iter().find(|runtime| !runtime.distortion.is_empty());
+    if let Some(runtime) = measured {
+        text.push_str(&format!("\n{}", distortion(runtime, validation.max_distortion)));
+    }
+    text.push_str(&format!("\n{}\n{}", verdict(validation, approximated), derived(validation)));
+    let sides = |failed: RuntimeKind| pemlc_runtime::default_sides(dir, &[failed]).ok();
+    if let Some(hint) = hint(dir, validation, sides) {
+        text.push_str(&format!("{hint}\n"));
+    }
+    print(&text);
+    // The model card shows what was measured.
+    let card = measured.map(|_| model_card as fn(&ArtifactManifest) -> String);
+    pemlc_runtime::record(dir, validation, card)
+        .with_context(|| format!("what was found is not recorded in {}", dir.display()))
 }
 
 /// What to check, as the command line says.
@@ -53,12 +60,17 @@ pub(super) fn options(settings: &CheckSettings) -> CheckOptions {
     }
 }
 
-/// How to find the node at fault, unless no runtime got as far as to have one.
-fn hint(dir: &Path, validation: &Validation) -> Option<String> {
-    let ran = |runtime: &&RuntimeValidation| runtime.checks.iter().all(|check| check.check != "load");
-    let failed = validation.runtimes.iter().find(|runtime| !runtime.passed && ran(runtime))?;
-    let other = if failed.runtime == "ort-cpu-unoptimized" { "tract" } else { "ort-cpu-unoptimized" };
-    Some(format!("to find the node at fault: pemlc check {} --bisect={},{other}", dir.display(), failed.runtime))
+/// How to find the node of `model.onnx` at fault, where a runtime loads it and fails a check of it: the other graphs' checks have their
+/// files' names. `sides` says which two runtimes to compare for one that failed.
+fn hint(
+    dir: &Path,
+    validation: &Validation,
+    sides: impl Fn(RuntimeKind) -> Option<[RuntimeKind; 2]>,
+) -> Option<String> {
+    let of_model = |check: &CheckResult| check.check != "load" && !check.check.ends_with(".onnx");
+    let failed = |runtime: &&RuntimeValidation| runtime.checks.iter().any(|check| !check.passed && of_model(check));
+    let [one, other] = sides(validation.runtimes.iter().find(failed)?.runtime.parse().ok()?)?;
+    Some(format!("to find the node at fault: pemlc check {} --bisect={one},{other}", dir.display()))
 }
 
 /// One runtime's table, and the details of what failed.
@@ -112,27 +124,19 @@ fn distortion(runtime: &RuntimeValidation, allowed: Option<f64>) -> String {
     format!("what the number type cost, {} against the trainer{allowed}\n{}", runtime.runtime, table.render())
 }
 
-/// Writes the model card anew, which shows what was measured, and its hash.
-fn write_card(dir: &Path) -> anyhow::Result<()> {
-    let mut manifest = ArtifactManifest::read(dir)?;
-    let path = ArtifactPaths::new(dir).model_card();
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    std::fs::write(&path, model_card(&manifest)).with_context(|| format!("cannot write {}", path.display()))?;
-    let hash = hash_file(&path, &name).with_context(|| format!("cannot read {}", path.display()))?;
-    manifest.files.iter_mut().filter(|file| file.path == name).for_each(|file| *file = hash.clone());
-    manifest.write(dir)?;
-    Ok(())
-}
-
-fn verdict(validation: &Validation) -> String {
+/// `approximated` says that the artifact's deltas are not quite the trainer's.
+fn verdict(validation: &Validation, approximated: bool) -> String {
     let names = |passed: bool| {
         let names = validation.runtimes.iter().filter(|runtime| runtime.passed == passed);
         names.map(|runtime| runtime.runtime.as_str()).collect::<Vec<_>>().join(", ")
     };
     let trainer = validation.trainer_tolerance.map(|tolerance| {
-        format!(
-            ", {tolerance:.1e} against the trainer, whose deltas this artifact holds approximately (--rank-tolerance)"
-        )
+        let whose = if approximated {
+            "whose deltas this artifact holds approximately (--rank-tolerance)"
+        } else {
+            "whose weights this artifact holds rounded"
+        };
+        format!(", {tolerance:.1e} against the trainer, {whose}")
     });
     let bound = validation.max_distortion.map(|bound| {
         format!(", between the artifact's own answers; mean total variation from the trainer's at most {bound}")
@@ -164,11 +168,9 @@ fn derived(validation: &Validation) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pemlc_artifact::artifact::CheckResult;
 
-    #[test]
-    fn a_failure_says_what_and_why() {
-        let check = |name: &str, task: Option<&str>, max_abs: Option<f64>, passed: bool| CheckResult {
+    fn result(name: &str, task: Option<&str>, max_abs: Option<f64>, passed: bool) -> CheckResult {
+        CheckResult {
             check: name.to_owned(),
             task: task.map(str::to_owned),
             max_abs,
@@ -176,17 +178,32 @@ mod tests {
             argmax_agreement: max_abs.map(|_| 1.0),
             passed,
             detail: "position 3 differs".to_owned(),
-        };
+        }
+    }
+
+    /// Of one runtime, with these checks.
+    fn validation(checks: Vec<CheckResult>) -> Validation {
         let runtime = RuntimeValidation {
             runtime: "ort-cpu".to_owned(),
             version: "1.32.0".to_owned(),
             execution_provider: Some("CPUExecutionProvider".to_owned()),
-            checks: vec![check("prefill", Some("sst2"), Some(0.5), false), check("bad-task-id", None, None, true)],
+            passed: checks.iter().all(|check| check.passed),
+            checks,
             distortion: Vec::new(),
-            passed: false,
             seconds: 1.25,
         };
-        insta::assert_snapshot!(describe(&runtime), @r"
+        let (max_distortion, trainer_tolerance, rounding) = (None, None, Vec::new());
+        Validation { tolerance: 1e-4, max_distortion, trainer_tolerance, rounding, runtimes: vec![runtime] }
+    }
+
+    fn failed() -> Validation {
+        validation(vec![result("prefill", Some("sst2"), Some(0.5), false), result("bad-task-id", None, None, true)])
+    }
+
+    #[test]
+    fn a_failure_says_what_and_why() {
+        let mut validation = failed();
+        insta::assert_snapshot!(describe(&validation.runtimes[0]), @r"
         ort-cpu 1.32.0, CPUExecutionProvider, 1.2 s
         check        task  max abs  max rel   argmax  pass
         -----------  ----  -------  -------  -------  ----
@@ -194,21 +211,45 @@ mod tests {
         bad-task-id              -        -        -   yes
         prefill of sst2 failed: position 3 differs
         ");
-        let rounding = vec![TaskRounding { task: "cb".to_owned(), f32_rounding: 5e-4, allowed: 2e-3 }];
-        let (max_distortion, trainer_tolerance) = (None, None);
-        let runtimes = vec![runtime];
-        let validation = Validation { tolerance: 1e-4, max_distortion, trainer_tolerance, rounding, runtimes };
         assert_eq!(
-            verdict(&validation),
+            verdict(&validation, false),
             "validated: false (failed on ort-cpu, tolerance 1e-4, in proportion where logits exceed 10)"
         );
-        assert_eq!(
-            hint(Path::new("out"), &validation).as_deref(),
-            Some("to find the node at fault: pemlc check out --bisect=ort-cpu,ort-cpu-unoptimized")
-        );
+        validation.rounding = vec![TaskRounding { task: "cb".to_owned(), f32_rounding: 5e-4, allowed: 2e-3 }];
         assert_eq!(
             derived(&validation),
             "cb: 2.0e-3 allowed, four times the 5.0e-4 by which the trainer's own f32 logits differ from its f64 ones\n"
         );
+    }
+
+    #[test]
+    fn another_tolerance_against_the_trainer_says_why() {
+        let wide = Validation { trainer_tolerance: Some(1.0), ..validation(vec![result("prefill", None, None, true)]) };
+        let expected = "tolerance 1e-4, 1.0e0 against the trainer, whose weights this artifact holds rounded, in";
+        assert!(verdict(&wide, false).contains(expected), "{}", verdict(&wide, false));
+        assert!(verdict(&wide, true).contains("(--rank-tolerance), in"), "{}", verdict(&wide, true));
+    }
+
+    #[test]
+    fn what_to_bisect_is_told_of_checks_of_the_model_alone() {
+        let sides = |failed: RuntimeKind| Some([failed, RuntimeKind::Tract]);
+        let hint = |validation: &Validation| hint(Path::new("out"), validation, sides);
+        // Which runtime to compare with is not for this place to know.
+        let expected = "to find the node at fault: pemlc check out --bisect=ort-cpu,tract";
+        assert_eq!(hint(&failed()).as_deref(), Some(expected));
+        for file in ["load", "scorer.onnx", "task.sst2.onnx", "tasks/sst2/onnx/model.onnx", "adapters.onnx"] {
+            let beside = vec![result("prefill", None, None, true), result(file, None, None, false)];
+            assert_eq!(hint(&validation(beside)), None, "{file}");
+        }
+    }
+
+    #[test]
+    fn what_was_found_is_printed_where_it_cannot_be_recorded() {
+        let mut printed = String::new();
+        let print = |text: &str| printed.push_str(text);
+        let error = conclude(Path::new("/nowhere/artifact"), &failed(), false, print).unwrap_err();
+        assert_eq!(error.to_string(), "what was found is not recorded in /nowhere/artifact");
+        assert!(printed.contains("prefill of sst2 failed: position 3 differs\n"), "{printed}");
+        assert!(printed.contains("validated: false (failed on ort-cpu,"), "{printed}");
     }
 }

@@ -12,7 +12,7 @@ use pemlc_compiler::target::Target;
 use pemlc_compiler::trace::PrintAfter;
 use pemlc_compiler::{ExportOptions, Exported};
 use pemlc_data::{Request, Template, Tokenizer};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 pub(crate) fn run(arguments: &ExportArguments) -> anyhow::Result<Outcome> {
@@ -71,8 +71,17 @@ pub(crate) fn run(arguments: &ExportArguments) -> anyhow::Result<Outcome> {
     } else {
         super::check::check(&arguments.out, &arguments.check)?
     };
-    super::report::write(&arguments.run, Some(&arguments.out), None)?;
+    let report = super::report::write(&arguments.run, Some(&arguments.out), None);
+    if let Some(warning) = warning(&arguments.run, report) {
+        eprintln!("{warning}");
+    }
     Ok(outcome)
+}
+
+/// A page that cannot be written takes nothing from the artifact, which is finished and checked.
+fn warning(run: &Path, report: anyhow::Result<PathBuf>) -> Option<String> {
+    let error = report.err()?;
+    Some(format!("warning: the report page of {} does not show this export: {error:#}", run.display()))
 }
 
 /// What `--rank-tolerance` left out.
@@ -142,4 +151,19 @@ fn answers_of_task(task: &TaskRecord, tokenizer: &Tokenizer) -> anyhow::Result<V
         bail!("task `{name}`: the tokens of its answers depend on the text before; end the template with fixed text");
     }
     Ok(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_page_that_cannot_be_written_is_a_warning() {
+        let run = Path::new("/nowhere/run");
+        let text = warning(run, crate::commands::report::write(run, None, None)).unwrap_or_default();
+        let expected =
+            "warning: the report page of /nowhere/run does not show this export: /nowhere/run is no finished run";
+        assert!(text.starts_with(expected), "{text}");
+        assert_eq!(warning(run, Ok(run.join("report.html"))), None);
+    }
 }

@@ -36,6 +36,9 @@ fn verdict(artifact: &ArtifactManifest) -> String {
         Some(validation) => {
             let (class, word) = if artifact.validated { ("good", "Validated") } else { ("bad", "Failed") };
             let tolerance = validation.tolerance;
+            let trainer = validation.trainer_tolerance.map_or_else(String::new, |tolerance| {
+                format!(" ({tolerance:.1e} against the trainer's, whose weights the artifact does not hold exactly)")
+            });
             let bound = validation.max_distortion.map_or_else(String::new, |bound| {
                 format!(" between the artifact's own answers, and mean total variation from the trainer's of at most {bound}")
             });
@@ -45,7 +48,7 @@ fn verdict(artifact: &ArtifactManifest) -> String {
             });
             let rounding: String = rounding.collect();
             format!(
-                "<p><span class=\"{class}\">{word}</span> with tolerance {tolerance:e} on logits, in proportion where they exceed 10{bound}.{rounding}{encoder}</p>\n"
+                "<p><span class=\"{class}\">{word}</span> with tolerance {tolerance:e} on logits{trainer}, in proportion where they exceed 10{bound}.{rounding}{encoder}</p>\n"
             )
         }
     }
@@ -54,16 +57,17 @@ fn verdict(artifact: &ArtifactManifest) -> String {
 fn overview(runtime: &RuntimeValidation) -> String {
     // This check wants a difference; all others want none.
     let parity = runtime.checks.iter().filter(|check| check.check != "differs-from-base");
-    let worst = parity.filter_map(|check| check.max_abs).fold(0.0, f64::max);
-    let agreement = runtime.checks.iter().filter_map(|check| check.argmax_agreement).fold(1.0, f64::min);
+    let worst = parity.filter_map(|check| check.max_abs).reduce(f64::max);
+    let agreement = runtime.checks.iter().filter_map(|check| check.argmax_agreement).reduce(f64::min);
+    let loaded = runtime.checks.iter().all(|check| check.check != "load" || check.passed);
     format!(
-        "<tr><td>{}</td><td>{}</td><td>{}</td><td class=\"number\">{}</td><td class=\"number\">{:.1} %</td>\
+        "<tr><td>{}</td><td>{}</td><td>{}</td><td class=\"number\">{}</td><td class=\"number\">{}</td>\
          <td class=\"number\">{}</td><td class=\"number\">{}</td><td class=\"number\">{}</td></tr>\n",
         escape(&runtime.runtime),
         escape(&runtime.version),
         escape(runtime.execution_provider.as_deref().unwrap_or("-")),
-        difference(Some(worst)),
-        agreement * 100.0,
+        if loaded { difference(worst) } else { "did not load".to_owned() },
+        percent(agreement),
         runtime.checks.len(),
         seconds(runtime.seconds),
         pass(runtime.passed)
@@ -100,7 +104,7 @@ fn distortion(dtype: &str, runtime: &RuntimeValidation) -> String {
 fn details(runtime: &RuntimeValidation) -> String {
     let mut rows = String::new();
     for check in &runtime.checks {
-        let share = check.argmax_agreement.map_or_else(|| "-".to_owned(), |share| format!("{:.1} %", share * 100.0));
+        let share = percent(check.argmax_agreement);
         rows.push_str(&format!(
             "<tr title=\"{}\"><td>{}</td><td>{}</td><td class=\"number\">{}</td><td class=\"number\">{}</td>\
              <td class=\"number\">{share}</td><td class=\"number\">{}</td></tr>\n",
@@ -124,4 +128,46 @@ fn details(runtime: &RuntimeValidation) -> String {
 
 fn pass(passed: bool) -> &'static str {
     if passed { "<span class=\"good\">yes</span>" } else { "<span class=\"bad\">no</span>" }
+}
+
+/// `98.7 %`, or a dash.
+fn percent(share: Option<f64>) -> String {
+    share.map_or_else(|| "-".to_owned(), |share| format!("{:.1} %", share * 100.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pemlc_artifact::artifact::CheckResult;
+
+    fn runtime(check: &str, numbers: Option<(f64, f64)>) -> RuntimeValidation {
+        let result = CheckResult {
+            check: check.to_owned(),
+            task: None,
+            max_abs: numbers.map(|(max_abs, _)| max_abs),
+            max_rel: None,
+            argmax_agreement: numbers.map(|(_, agreement)| agreement),
+            passed: numbers.is_some(),
+            detail: String::new(),
+        };
+        RuntimeValidation {
+            runtime: "ort-cpu".to_owned(),
+            version: String::new(),
+            execution_provider: None,
+            passed: result.passed,
+            checks: vec![result],
+            distortion: Vec::new(),
+            seconds: 0.5,
+        }
+    }
+
+    #[test]
+    fn a_runtime_that_did_not_load_has_no_numbers() {
+        let row = overview(&runtime("load", None));
+        assert!(row.contains(">did not load</td><td class=\"number\">-</td>"), "{row}");
+        let row = overview(&runtime("prefill", None));
+        assert!(row.contains("<td class=\"number\">-</td><td class=\"number\">-</td>"), "{row}");
+        let row = overview(&runtime("prefill", Some((2e-6, 1.0))));
+        assert!(row.contains(">2.0e-6</td><td class=\"number\">100.0 %</td>"), "{row}");
+    }
 }

@@ -9,7 +9,26 @@ use crate::session::Decoder;
 use crate::{RuntimeError, RuntimeKind, Session};
 use pemlc_artifact::artifact::{CheckResult, GraphProfile, GraphRecord};
 
-/// Checks one graph. `session` is `model.onnx` on the same runtime.
+/// Whether `kind` reads graphs of `profile`: only ONNX Runtime knows adapters.
+pub(super) fn reads(kind: RuntimeKind, profile: GraphProfile) -> bool {
+    kind != RuntimeKind::Tract || profile != GraphProfile::AdapterCausalLm
+}
+
+/// A failed result for each graph that none of `kinds` reads: what did not run is not validated.
+pub(super) fn unread(prepared: &Prepared, kinds: &[RuntimeKind]) -> Vec<CheckResult> {
+    let nobody = |record: &&GraphRecord| !kinds.iter().any(|kind| reads(*kind, record.profile));
+    let asked = kinds.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(",");
+    let result = |record: &GraphRecord| {
+        let detail = format!(
+            "{} was not run: {asked} does not read adapters, ONNX Runtime does; check on both, with --runtime ort-cpu,{asked}",
+            record.file
+        );
+        verdict(record, None, false, detail)
+    };
+    prepared.manifest.graphs.iter().filter(nobody).map(result).collect()
+}
+
+/// Checks one graph, which the runtime [`reads`]. `session` is `model.onnx` on it.
 pub(super) fn check(
     session: &mut dyn Session,
     prepared: &Prepared,
@@ -32,8 +51,6 @@ pub(super) fn check(
             scorer::check(&mut ByTask(session), &path, prepared, record, options)
         }
         GraphProfile::Scorer => scorer::check(session, &path, prepared, record, options),
-        // Only ONNX Runtime knows adapters.
-        GraphProfile::AdapterCausalLm if kind == RuntimeKind::Tract => Ok(Vec::new()),
         GraphProfile::AdapterCausalLm => {
             let mut results = vec![decoder::unadapted(kind, &path, prepared, record, options)?];
             for (task, name) in prepared.tasks.iter().enumerate() {
