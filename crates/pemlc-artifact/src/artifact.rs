@@ -301,6 +301,8 @@ mod tests {
             standard_error: None,
             template: "{text}".to_owned(),
             verbalizers: vec![" no".to_owned(), " yes".to_owned()],
+            separator: None,
+            normalize: None,
         };
         ArtifactManifest {
             schema_version: ARTIFACT_SCHEMA_VERSION,

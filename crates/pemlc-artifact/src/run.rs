@@ -209,6 +209,12 @@ pub struct TaskRecord {
     pub template: String,
     /// Possible answers, when the task has a fixed set.
     pub verbalizers: Vec<String>,
+    /// Text between the prompt and a choice or free-text answer, when the run file sets one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub separator: Option<String>,
+    /// What log-likelihoods of answers are divided by before they are compared, as in a run file: `none`, `tokens` or `characters`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub normalize: Option<String>,
 }
 
 /// Where low-rank deltas are.

@@ -35,6 +35,13 @@ pub(crate) fn tokenize(tokenizer: &Tokenizer, prompt: &str, answers: &[String]) 
     Ok(Tokens { prompt: alone[..shared].to_vec(), answers: tails, merged })
 }
 
+/// `texts` as they follow `prompt`: behind `separator` or, where a task sets none, behind a space, unless the prompt ends in white space.
+pub fn separated(prompt: &str, separator: Option<&str>, texts: &[String]) -> Vec<String> {
+    let default = if prompt.ends_with(char::is_whitespace) { "" } else { " " };
+    let separator = separator.unwrap_or(default);
+    texts.iter().map(|text| format!("{separator}{text}")).collect()
+}
+
 fn common_prefix(left: &[u32], right: &[u32]) -> usize {
     left.iter().zip(right).take_while(|(left, right)| left == right).count()
 }

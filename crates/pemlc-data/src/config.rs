@@ -85,7 +85,7 @@ impl TaskConfig {
     /// The length normalisation in force.
     pub fn normalize(&self) -> Normalize {
         let choices_alone = self.choices.is_some() && self.verbalizers.is_empty();
-        self.normalize.unwrap_or(if choices_alone { Normalize::Tokens } else { Normalize::None })
+        self.normalize.unwrap_or(Normalize::default_of(choices_alone))
     }
 
     /// Name of the field behind `{choices}`.
@@ -151,6 +151,27 @@ pub enum Normalize {
     Tokens,
     /// The number of its characters.
     Characters,
+}
+
+impl Normalize {
+    /// What a task has that sets none; `choices_alone`: its answers are the candidates of each example.
+    pub fn default_of(choices_alone: bool) -> Self {
+        if choices_alone { Self::Tokens } else { Self::None }
+    }
+
+    /// Name as in a run file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Tokens => "tokens",
+            Self::Characters => "characters",
+        }
+    }
+
+    /// The one that has `name`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::None, Self::Tokens, Self::Characters].into_iter().find(|normalize| normalize.name() == name)
+    }
 }
 
 /// What to do with an example that has more tokens than `max_length`.

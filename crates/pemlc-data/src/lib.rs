@@ -34,6 +34,7 @@ mod task;
 mod template;
 mod tokenizer;
 
+pub use answers::separated;
 pub use batch::{Batch, Target};
 pub use config::{Metric, Normalize, OnLong, TaskConfig};
 pub use error::{DataError, FileProblem, RowProblem, TaskProblem};
@@ -41,7 +42,7 @@ pub use example::Example;
 pub use expand::{ExpandError, expand_path, expand_variables};
 pub use metrics::{Score, evaluate_metric};
 pub use mixer::Mixer;
-pub use prediction::{Prediction, predict, predict_free_text};
+pub use prediction::{Prediction, predict, predict_free_text, ranked};
 pub use request::Request;
 pub use scoring::{Query, ScoringBatch, ScoringRow, scoring_batches, scoring_rows};
 pub use task::{Limits, LongCounts, Task, TaskSet, load_tasks};

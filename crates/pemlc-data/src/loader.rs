@@ -143,19 +143,17 @@ impl Loader<'_> {
             _ => Vec::new(),
         };
         let prompt = self.template.render(record, &listed)?;
-        let default_separator = if prompt.ends_with(char::is_whitespace) { "" } else { " " };
-        let separator = config.separator.as_deref().unwrap_or(default_separator);
-        let separated = |texts: &[String]| texts.iter().map(|text| format!("{separator}{text}")).collect();
+        let separated = |texts: &[String]| answers::separated(&prompt, config.separator.as_deref(), texts);
         let count = |texts: &[String]| texts.iter().map(|text| text.chars().count()).collect();
         let label = |answers: &[String], letters| gold(record, &config.label, answers, letters);
         Ok(match source {
             Some(AnswerSource::FreeText(field)) => {
                 let answer = [record.text("answer", field)?];
-                Texts { prompt, answers: separated(&answer), answer_chars: count(&answer), gold: 0 }
+                Texts { answers: separated(&answer), prompt, answer_chars: count(&answer), gold: 0 }
             }
             Some(AnswerSource::Choices(_)) => {
                 let gold = label(&listed, true)?;
-                Texts { prompt, answers: separated(&listed), answer_chars: count(&listed), gold }
+                Texts { answers: separated(&listed), prompt, answer_chars: count(&listed), gold }
             }
             Some(AnswerSource::Letters(field)) => {
                 let answers = config.verbalizers.get(..listed.len()).ok_or_else(|| RowProblem::ManyChoices {

@@ -4,6 +4,7 @@ use crate::config::{Metric, Normalize};
 use crate::example::Example;
 use crate::task::Task;
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 
 /// What a model answered to one example: one line of `predictions.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,16 +31,11 @@ pub struct Prediction {
 /// answers, which is never right.
 pub fn predict(task: &Task, example: &Example, logliks: &[f64]) -> Prediction {
     let scores = normalized(task, example, logliks);
-    let mut best: Option<(usize, f64)> = None;
-    for (index, &score) in scores.iter().enumerate() {
-        if !score.is_nan() && best.is_none_or(|(_, highest)| score > highest) {
-            best = Some((index, score));
-        }
-    }
+    let best = ranked(&scores).first().copied().filter(|&index| !scores[index].is_nan());
     let value = (task.metric == Metric::Pearson).then(|| expected_index(&scores));
     Prediction {
         id: example.id.clone(),
-        predicted: best.map_or(scores.len(), |(index, _)| index),
+        predicted: best.unwrap_or(scores.len()),
         gold: example.gold,
         value,
         target: example.score,
@@ -60,14 +56,32 @@ pub fn predict_free_text(task: &Task, example: &Example, loglik: f64, greedy: bo
     }
 }
 
+/// The indices of `scores`, the highest first. Equal ones keep their order, and NaN stands behind all.
+pub fn ranked(scores: &[f64]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    order.sort_by(|&left, &right| {
+        let (left, right) = (scores[left], scores[right]);
+        left.is_nan().cmp(&right.is_nan()).then(right.partial_cmp(&left).unwrap_or(Ordering::Equal))
+    });
+    order
+}
+
+impl Normalize {
+    /// What answers are compared by: the summed log-likelihood of each over its length. `tokens` are those of the answers, `characters` counts
+    /// those of their texts, without what separates them from the prompt.
+    pub fn scores(self, logliks: &[f64], tokens: &[Vec<u32>], characters: &[usize]) -> Vec<f64> {
+        let lengths = tokens.iter().map(Vec::len).zip(characters);
+        let divisor = |(tokens, &characters): (usize, &usize)| match self {
+            Self::None => 1,
+            Self::Tokens => tokens.max(1),
+            Self::Characters => characters.max(1),
+        };
+        logliks.iter().zip(lengths).map(|(loglik, lengths)| loglik / divisor(lengths) as f64).collect()
+    }
+}
+
 fn normalized(task: &Task, example: &Example, logliks: &[f64]) -> Vec<f64> {
-    let lengths = example.answers.iter().map(Vec::len).zip(&example.answer_chars);
-    let divisor = |(tokens, &characters): (usize, &usize)| match task.config.normalize() {
-        Normalize::None => 1,
-        Normalize::Tokens => tokens.max(1),
-        Normalize::Characters => characters.max(1),
-    };
-    logliks.iter().zip(lengths).map(|(loglik, lengths)| loglik / divisor(lengths) as f64).collect()
+    task.config.normalize().scores(logliks, &example.answers, &example.answer_chars)
 }
 
 /// `sum_i i softmax(scores)_i`.

@@ -2,10 +2,8 @@
 
 use crate::answers::tokenize;
 use crate::error::RowProblem;
-use crate::record::Record;
 use crate::template::Template;
 use crate::tokenizer::Tokenizer;
-use serde_json::Value;
 
 /// A prompt and the answers to choose from, as tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,9 +28,7 @@ impl Request {
         choices: &[String],
         answers: &[String],
     ) -> Result<Self, RowProblem> {
-        let line = fields.into_iter().map(|(name, text)| (name, Value::String(text))).collect();
-        let text = template.render(&Record::new(line, None)?, choices)?;
-        Self::raw(tokenizer, text, answers)
+        Self::raw(tokenizer, template.fill(fields, choices)?, answers)
     }
 
     /// The request whose prompt is `text` as it stands.

@@ -2,6 +2,7 @@
 
 use crate::error::RowProblem;
 use crate::record::Record;
+use serde_json::Value;
 
 /// A parsed template.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,6 +98,19 @@ impl Template {
     /// Whether `{choices}` appears.
     pub fn shows_choices(&self) -> bool {
         self.pieces.contains(&Piece::Choices)
+    }
+
+    /// The prompt of one request from outside a data file. `choices` are its candidates.
+    ///
+    /// # Errors
+    /// When it names a field that is not in `fields` or is empty.
+    pub fn fill(
+        &self,
+        fields: impl IntoIterator<Item = (String, String)>,
+        choices: &[String],
+    ) -> Result<String, RowProblem> {
+        let line = fields.into_iter().map(|(name, text)| (name, Value::String(text))).collect();
+        self.render(&Record::new(line, None)?, choices)
     }
 
     /// The text for one record. `choices` are its candidates, as texts.

@@ -15,4 +15,4 @@ pub use parzen::Parzen;
 pub use sampler::{RandomSampler, TpeSampler, split, tpe_gamma, tpe_weights};
 pub use space::{Condition, Distribution, Parameter, Space, SpaceError};
 pub use storage::{Claim, Location, PostgresUrl, StorageError, Study, Unexpected};
-pub use trial::{Trial, TrialState};
+pub use trial::{Trial, TrialState, best_trial};

@@ -51,3 +51,33 @@ pub struct Trial {
     /// Value by step.
     pub intermediate: BTreeMap<u64, f64>,
 }
+
+/// The trial of the largest value: of equal ones the first of `trials`, as Optuna has it. NaN is never the best.
+pub fn best_trial(trials: &[Trial]) -> Option<&Trial> {
+    let valued = trials.iter().filter_map(|trial| Some((trial, trial.value.filter(|value| !value.is_nan())?)));
+    let best = valued.reduce(|best, next| if next.1 > best.1 { next } else { best });
+    best.map(|(trial, _)| trial)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_of_the_largest_values_is_the_best() {
+        let best = |values: &[Option<f64>]| {
+            let trial = |(&value, number): (&Option<f64>, u64)| Trial {
+                number,
+                state: if value.is_some() { TrialState::Complete } else { TrialState::Pruned },
+                params: BTreeMap::new(),
+                value,
+                intermediate: BTreeMap::new(),
+            };
+            let trials: Vec<Trial> = values.iter().zip(0..).map(trial).collect();
+            best_trial(&trials).map(|trial| trial.number)
+        };
+        assert_eq!(best(&[None, Some(f64::NAN), Some(0.5), Some(0.9), Some(0.9), Some(f64::NAN), None]), Some(3));
+        assert_eq!(best(&[None, Some(f64::NAN)]), None);
+        assert_eq!(best(&[]), None);
+    }
+}

@@ -105,7 +105,7 @@ pub(crate) struct ImportArguments {
     /// Prompt template of a task, for `pemlc run`: `--template 'sentiment=Review: {text}'` [default: the request as it is]
     #[arg(long, value_name = "NAME=TEXT")]
     pub(crate) template: Vec<String>,
-    /// Possible answers of a task, as a JSON list: `--verbalizers 'sentiment=[" negative", " positive"]'`
+    /// Possible answers of a task, as a JSON list: `--verbalizers 'mood=[" bad"," good"]'`
     #[arg(long, value_name = "NAME=LIST")]
     pub(crate) verbalizers: Vec<String>,
     /// Texts to probe with, one a line, of which the first 24 tokens count [default: a few sentences that are built in]
@@ -125,7 +125,8 @@ pub(crate) struct CheckSettings {
     pub(crate) runtime: Vec<RuntimeKind>,
     /// Largest absolute difference of a logit that passes; it grows in proportion where logits exceed 10
     ///
-    /// Default: what the artifact's number type is allowed, for f32 1e-4
+    /// Default: what the artifact's number type is allowed; for f32 1e-4, and against the trainer four times its own f32 rounding where
+    /// that is more
     #[arg(long, value_name = "DIFFERENCE", value_parser = positive)]
     pub(crate) tolerance: Option<f64>,
     /// How far a task's next-token distributions may be from the trainer's: the largest mean total variation (0 to 1) that passes
@@ -156,7 +157,8 @@ pub(crate) struct CheckArguments {
     /// Find the first node of model.onnx that one of two runtimes computes wrongly; writes nothing
     ///
     /// Runs the checks on both, and the case in which they differ most once more with the values inside the graph as outputs. Without
-    /// names: the first of `--runtime`, or the first that failed, or ort-cpu, against ort-cpu-unoptimized. Reading values keeps
+    /// names: the first two of `--runtime`; else the one named, or the first that failed, or ort-cpu, against ort-cpu-unoptimized (which is
+    /// held against tract or ort-cpu itself). Reading values keeps
     /// optimisations from removing them; a difference that goes away by that is narrowed to the values whose reading removes it.
     #[arg(long, num_args = 0..=1, require_equals = true, value_delimiter = ',', value_name = "A,B", conflicts_with = "run")]
     pub(crate) bisect: Option<Vec<RuntimeKind>>,
@@ -169,8 +171,8 @@ pub(crate) struct CheckArguments {
 
 /// Score a run's validation examples through the artifact, and compare with the trainer's predictions.
 ///
-/// Every validation example of every task goes through ONNX Runtime; predicted answers and scores are compared with the run's
-/// predictions.jsonl. Exits with 1 when any predicted answer differs.
+/// Every example that the run scored (all of its validation data, or `evaluation.limit` of them) goes through the runtime; predicted
+/// answers and scores are compared with the run's predictions.jsonl. Exits with 1 when any predicted answer differs.
 #[derive(Debug, Args)]
 pub(crate) struct EvaluateArguments {
     /// Artifact directory

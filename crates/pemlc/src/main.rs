@@ -1,6 +1,9 @@
 //! `pemlc`: the command line. It parses arguments, shows progress, prints tables and sets exit codes; the work is in the libraries.
 #![forbid(unsafe_code)]
 
+#[macro_use]
+mod output;
+
 mod arguments;
 mod commands;
 mod interrupt;
@@ -43,14 +46,18 @@ fn main() -> ExitCode {
         Command::Report(arguments) => commands::report::run(&arguments),
         Command::Schemas(arguments) => commands::schemas::run(&arguments),
     };
-    match result {
-        Ok(Outcome::Done) => ExitCode::SUCCESS,
-        Ok(Outcome::Failed) => ExitCode::FAILURE,
-        Ok(Outcome::Interrupted) => ExitCode::from(interrupt::EXIT_CODE),
-        Err(error) => {
+    match (result, output::failure()) {
+        (Err(error), _) => {
             eprintln!("error: {}", chain(&error).join("\n  caused by: "));
             ExitCode::FAILURE
         }
+        (Ok(_), Some(failure)) => {
+            eprintln!("error: cannot write to standard output: {failure}");
+            ExitCode::FAILURE
+        }
+        (Ok(Outcome::Done), None) => ExitCode::SUCCESS,
+        (Ok(Outcome::Failed), None) => ExitCode::FAILURE,
+        (Ok(Outcome::Interrupted), None) => ExitCode::from(interrupt::EXIT_CODE),
     }
 }
 

@@ -133,6 +133,22 @@ error: [FOLDER]/run was imported: it has no validation data and no predictions t
 }
 
 #[test]
+fn another_base_model_is_noted_whatever_the_folder_holds() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let kinds = ["list", "prefix", "prompt"];
+    let mut import = pemlc();
+    import.arg("import").arg("--base").arg(base("llama3-tiny", folder.path())).arg(folder.path().join("run"));
+    for kind in kinds {
+        import.args(["--task", &format!("{kind}={}", fixtures("llama3-tiny").join(kind).display())]);
+    }
+    let output = common::describe(&import.output().expect("the binary starts"), folder.path());
+    for kind in kinds {
+        let note = format!("note: the adapter of task `{kind}` names tiny as its base model; it fits base, ");
+        assert!(output.contains(&note), "{output}");
+    }
+}
+
+#[test]
 fn what_cannot_be_imported_is_refused_and_leaves_nothing() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let model = base("llama3-tiny", folder.path());

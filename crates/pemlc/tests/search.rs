@@ -110,6 +110,22 @@ fn a_conditional_parameter_is_there_under_its_choice_alone() {
 }
 
 #[test]
+fn a_search_in_which_every_trial_fails_ends() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = tiny::run_file(folder.path(), 6);
+    let text = std::fs::read_to_string(&file).expect("the run file");
+    // Times minus infinity, the zeros that LoRA starts with are NaN.
+    let search_table = "[search]\n\"training.weight_decay\" = { choices = [1e300] }\n";
+    std::fs::write(&file, format!("{text}\n{search_table}")).expect("the run file");
+    let output = search(&file, folder.path(), "3", &["--set", "method=lora"]);
+    let told = describe(&output, folder.path());
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    let last = "error: 10 trials in a row failed, the last one [FOLDER]/trials/trial-0009: step ";
+    assert!(told.contains(last) && told.contains("smaller values"), "{told}");
+    assert!(!folder.path().join("trials/trial-0010").exists(), "{told}");
+}
+
+#[test]
 fn another_study_in_the_same_folder_fails_and_takes_nothing_away() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = tiny::run_file(folder.path(), 3);

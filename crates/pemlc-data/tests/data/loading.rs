@@ -1,7 +1,7 @@
 //! Data files become examples.
 
 use crate::support::{LIMITS, configs, folder, load, tokenizer, yes_no};
-use pemlc_data::{Limits, Request, Template, load_tasks};
+use pemlc_data::{Limits, Request, Template, load_tasks, separated};
 
 const TWO: &str = "{\"text\": \"good\", \"label\": 1}\n\n{\"text\": \"bad\", \"label\": \"no\"}\n";
 
@@ -39,6 +39,26 @@ fn a_request_has_the_tokens_of_the_same_example() {
     assert_eq!((&made.text, &made.prompt, &made.answers), (&example.text, &example.prompt, &example.answers));
     assert_eq!(Request::raw(&tokenizer(), "T: good A:".to_owned(), &task.config.verbalizers).unwrap(), made);
     insta::assert_snapshot!(request("sentence").unwrap_err(), @"template names the field `text`, which is not here; the fields are `sentence`");
+}
+
+#[test]
+fn choices_of_a_request_follow_its_prompt_as_those_of_an_example() {
+    let data = "{\"q\": \"Pick\", \"options\": [\"ok\", \"no\"], \"label\": 1}\n";
+    let folder = folder(&[("train.jsonl", data), ("validation.jsonl", data)]);
+    let base = "[[tasks]]\nname = 't'\ntrain = 'train.jsonl'\nvalidation = 'validation.jsonl'\nchoices = 'options'\n";
+    let settings = ["template = '{q}:'", "template = \"{q}\\n\"", "template = '{q}:'\nseparator = '/'"];
+    let first = settings.map(|settings| {
+        let task = load(folder.path(), &format!("{base}{settings}")).unwrap().tasks.remove(0);
+        let (choices, example) = (["ok".to_owned(), "no".to_owned()], &task.train[0]);
+        let template = Template::parse(&task.config.template).unwrap();
+        let prompt = template.fill([("q".to_owned(), "Pick".to_owned())], &choices).unwrap();
+        let answers = separated(&prompt, task.config.separator.as_deref(), &choices);
+        let request = Request::raw(&tokenizer(), prompt, &answers).unwrap();
+        let found = (&request.text, &request.prompt, &request.answers);
+        assert_eq!(found, (&example.text, &example.prompt, &example.answers));
+        answers[0].clone()
+    });
+    assert_eq!(first, [" ok", "ok", "/ok"]);
 }
 
 #[test]

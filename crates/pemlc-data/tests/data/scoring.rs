@@ -1,7 +1,7 @@
 //! Log-likelihoods are asked for, and become predictions and scores.
 
 use crate::support::{folder, load, yes_no};
-use pemlc_data::{Task, evaluate_metric, predict, predict_free_text, scoring_batches, scoring_rows};
+use pemlc_data::{Normalize, Task, evaluate_metric, predict, predict_free_text, ranked, scoring_batches, scoring_rows};
 
 const DATA: &str =
     "{\"text\": \"ok\", \"label\": 1}\n{\"text\": \"a longer text\", \"label\": 0}\n{\"text\": \"x\", \"label\": 0}\n";
@@ -86,6 +86,21 @@ fn the_most_likely_answer_wins() {
     let predictions: Vec<_> = task.validation.iter().map(|example| predict(&task, example, &[-1.0, -2.0])).collect();
     let score = evaluate_metric(&task, &predictions);
     assert_eq!((score.value, score.n), (2.0 / 3.0, 3));
+}
+
+#[test]
+fn answers_are_ranked_as_the_winner_is_chosen() {
+    assert_eq!(ranked(&[-1.0, f64::NAN, -0.5, -1.0]), [2, 0, 3, 1]);
+    assert_eq!(ranked(&[-0.0, 0.0]), [0, 1]);
+}
+
+#[test]
+fn a_normalisation_is_known_by_its_name() {
+    for normalize in [Normalize::None, Normalize::Tokens, Normalize::Characters] {
+        assert_eq!(serde_json::to_value(normalize).unwrap(), normalize.name());
+        assert_eq!(Normalize::from_name(normalize.name()), Some(normalize));
+    }
+    assert_eq!(Normalize::from_name("words"), None);
 }
 
 #[test]

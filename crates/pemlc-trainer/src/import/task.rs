@@ -4,9 +4,11 @@ use super::error::ImportError;
 use super::summary::TaskSummary;
 use super::{Folder, ImportTask};
 use pemlc_artifact::ModelConfig;
+use pemlc_artifact::bounded_read::{CONFIGURATION, read_text};
 use pemlc_artifact::peft::{Adapter, LoraAdapter};
 use pemlc_artifact::prompt::PrefixLayer;
-use std::path::PathBuf;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
 
 /// A task with its adapters in memory.
 pub(super) struct Task {
@@ -14,6 +16,8 @@ pub(super) struct Task {
     pub(super) lora: Option<LoraAdapter>,
     pub(super) rows: Option<Rows>,
     kinds: Vec<&'static str>,
+    /// Base models that its folders name, each once.
+    base_models: Vec<String>,
     /// Width of an embedding.
     hidden: usize,
 }
@@ -28,8 +32,14 @@ pub(super) enum Rows {
 
 impl Task {
     pub(super) fn read(task: &ImportTask, model: &ModelConfig) -> Result<Self, ImportError> {
-        let mut read =
-            Self { name: task.name.clone(), lora: None, rows: None, kinds: Vec::new(), hidden: model.hidden_size };
+        let mut read = Self {
+            name: task.name.clone(),
+            lora: None,
+            rows: None,
+            kinds: Vec::new(),
+            base_models: Vec::new(),
+            hidden: model.hidden_size,
+        };
         let (mut deltas_of, mut rows_of): (Option<PathBuf>, Option<PathBuf>) = (None, None);
         for Folder { path, index } in &task.folders {
             let adapter = Adapter::read(path, model, *index)
@@ -42,6 +52,8 @@ impl Task {
                 return Err(ImportError::TwoOfAKind { task: task.name.clone(), what, first, second: path.clone() });
             }
             read.kinds.push(adapter.kind());
+            let named = base_model(path).filter(|named| !read.base_models.contains(named));
+            read.base_models.extend(named);
             match adapter {
                 Adapter::Lora(lora) => read.lora = Some(lora),
                 Adapter::Prefix(layers) => read.rows = Some(Rows::Prefix(layers)),
@@ -83,16 +95,28 @@ impl Task {
         }
     }
 
-    /// Says so when the adapter names another base model than the one that is given, here called `base`.
+    /// Says so when a folder names another base model than the one that is given, here called `base`.
     pub(super) fn note(&self, base: &str) -> Option<String> {
-        let named = self.lora.as_ref()?.base_model.trim_end_matches('/');
-        let last = named.rsplit('/').next().unwrap_or(named);
-        if last.is_empty() || last.eq_ignore_ascii_case(base) {
+        let named = self.base_models.iter().map(|named| named.trim_end_matches('/'));
+        let other = |named: &&str| {
+            let last = named.rsplit('/').next().unwrap_or_default();
+            !last.is_empty() && !last.eq_ignore_ascii_case(base)
+        };
+        let others: Vec<&str> = named.filter(other).collect();
+        if others.is_empty() {
             return None;
         }
         Some(format!(
-            "the adapter of task `{}` names {named} as its base model; it fits {base}, but is it the same model?",
-            self.name
+            "the adapter of task `{}` names {} as its base model; it fits {base}, but is it the same model?",
+            self.name,
+            others.join(" and ")
         ))
     }
+}
+
+/// The base model that the folder at `path` names, if it names one. What is wrong with its configuration has been told before.
+fn base_model(path: &Path) -> Option<String> {
+    let text = read_text(&path.join("adapter_config.json"), CONFIGURATION).ok()?;
+    let config: Value = serde_json::from_str(&text).ok()?;
+    config.get("base_model_name_or_path")?.as_str().map(str::to_owned)
 }

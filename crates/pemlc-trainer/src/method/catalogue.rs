@@ -33,7 +33,7 @@ fn entry(method: MethodName) -> Entry {
         MethodName::Peml => (
             "LoRA, and prefix rows from an encoder whose operations are searched",
             "-",
-            "merged weight, prefix rows",
+            "as lora, and prefix rows",
             "r (in + out); the encoder",
         ),
         MethodName::Lora => ("low-rank deltas", "2106.09685", BOTH, "r (in + out)"),
@@ -63,7 +63,7 @@ fn entry(method: MethodName) -> Entry {
             "experts chosen for each token by a router",
             "2404.15159",
             "not exported: the weight depends on the token",
-            "e r (in + out), r (in + out) on attention; e D a layer",
+            "n r (in + out), r (in + out) on attention; n D a layer",
         ),
         MethodName::Poly => (
             "skills whose factors are mixed by task (MHR: several splits)",
@@ -79,15 +79,15 @@ fn entry(method: MethodName) -> Entry {
         ),
         MethodName::Prefix => ("key and value rows, learned directly", "2101.00190", ROWS, "2 L k a layer"),
         MethodName::LoraPrefix => {
-            ("LoRA, and rows learned directly", "-", "merged weight, prefix rows", "the sum of both")
+            ("LoRA, and rows learned directly", "-", "as lora, and prefix rows", "the sum of both")
         }
         MethodName::PrefixMlp => ("rows through an MLP", "2101.00190", ROWS, "L w + (w + 1) h + (h + 1) 2 M k"),
         MethodName::LoraPrefixMlp => {
-            ("LoRA, and rows through an MLP", "-", "merged weight, prefix rows", "the sum of both")
+            ("LoRA, and rows through an MLP", "-", "as lora, and prefix rows", "the sum of both")
         }
         MethodName::Prompt => ("a soft prompt", "2104.08691", "prefix rows (folded)", "L D"),
         MethodName::LoraPrompt => {
-            ("LoRA, and a soft prompt", "-", "merged weight, prefix rows (folded)", "the sum of both")
+            ("LoRA, and a soft prompt", "-", "as lora, and prefix rows (folded)", "the sum of both")
         }
         MethodName::PTuning => {
             ("a soft prompt through an MLP or an LSTM", "2103.10385", "prefix rows (folded)", "L D + the encoder")

@@ -83,6 +83,8 @@ pub(crate) fn finish(
             standard_error: Some(score.standard_error),
             template: task.config.template.clone(),
             verbalizers: task.config.verbalizers.clone(),
+            separator: task.config.separator.clone(),
+            normalize: Some(task.config.normalize().name().to_owned()),
         });
     }
     if run.config.search_steps() > 0 {

@@ -74,7 +74,11 @@ pub(crate) struct DiffArguments {
 /// The text is that of `pemlc inspect` without the hashes of weights, so that training again does not change it, after the tasks and
 /// facts of pemlc.json that clients rely on. `--check` prints a unified diff and exits with 1 when the graph is not as accepted.
 #[derive(Debug, Args)]
-#[command(group(clap::ArgGroup::new("action").required(true).args(["check", "accept"])))]
+#[command(
+    group(clap::ArgGroup::new("action").required(true).args(["check", "accept"])),
+    // Behind the folder: FILE may be left out, and would be taken for it.
+    override_usage = "pemlc snapshot [OPTIONS] <DIR> <--check [<FILE>]|--accept [<FILE>]>"
+)]
 pub(crate) struct SnapshotArguments {
     /// Artifact directory, or an .onnx file
     pub(crate) dir: PathBuf,

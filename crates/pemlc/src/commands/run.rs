@@ -6,7 +6,7 @@ use crate::table::Table;
 use anyhow::{Context, bail};
 use pemlc_artifact::artifact::ArtifactPaths;
 use pemlc_artifact::run::TaskRecord;
-use pemlc_data::{Request, Template, Tokenizer};
+use pemlc_data::{Normalize, Request, Template, Tokenizer, ranked, separated};
 use pemlc_runtime::{GenerateOptions, OpenOptions, ScoreRow, Session, generate};
 
 /// Tokens generated where nothing else is said.
@@ -29,12 +29,20 @@ pub(crate) fn run(arguments: &RunArguments) -> anyhow::Result<Outcome> {
     let json = std::fs::read_to_string(&tokenizer_path)
         .with_context(|| format!("cannot read {}", tokenizer_path.display()))?;
     let tokenizer = Tokenizer::from_json(&json).with_context(|| tokenizer_path.display().to_string())?;
-    let answers = answers(task, &arguments.choice)?;
-    let request = request(task, arguments, &tokenizer, &answers)?;
+    let template = Template::parse(&task.template).with_context(|| format!("template of task `{}`", task.name))?;
+    let answers = answers(task, &template, &arguments.choice)?;
+    let normalize = normalize(task)?;
+    let prompt = prompt(task, &template, arguments)?;
+    // Fixed answers bring along what separates them from the prompt.
+    let behind = match task.verbalizers.as_slice() {
+        [] => separated(&prompt, task.separator.as_deref(), &answers),
+        _ => answers.clone(),
+    };
+    let request = Request::raw(&tokenizer, prompt, &behind)?;
     let mut session = pemlc_runtime::open(arguments.runtime, &paths.graph(), &OpenOptions::default())?;
 
     if !answers.is_empty() {
-        print!("{}", rank(session.as_mut(), task_id, &request, &answers)?);
+        print!("{}", rank(session.as_mut(), task_id, &request, &answers, normalize)?);
         if arguments.max_new_tokens.is_none() {
             return Ok(Outcome::Done);
         }
@@ -50,13 +58,17 @@ pub(crate) fn run(arguments: &RunArguments) -> anyhow::Result<Outcome> {
 }
 
 /// The texts to choose from: the task's own, cut to the number of choices when it answers by letter, or else the choices themselves.
-fn answers(task: &TaskRecord, choices: &[String]) -> anyhow::Result<Vec<String>> {
+fn answers(task: &TaskRecord, template: &Template, choices: &[String]) -> anyhow::Result<Vec<String>> {
     let verbalizers = &task.verbalizers;
     if verbalizers.is_empty() {
-        return Ok(choices.iter().map(|choice| format!(" {choice}")).collect());
+        return Ok(choices.to_vec());
     }
     if choices.is_empty() {
         return Ok(verbalizers.clone());
+    }
+    if !template.shows_choices() {
+        let fixed: Vec<String> = verbalizers.iter().map(|answer| format!("{answer:?}")).collect();
+        bail!("task `{}` has fixed answers ({}): leave out --choice", task.name, fixed.join(", "));
     }
     match verbalizers.get(..choices.len()) {
         Some(letters) => Ok(letters.to_vec()),
@@ -64,17 +76,20 @@ fn answers(task: &TaskRecord, choices: &[String]) -> anyhow::Result<Vec<String>>
     }
 }
 
-fn request(
-    task: &TaskRecord,
-    arguments: &RunArguments,
-    tokenizer: &Tokenizer,
-    answers: &[String],
-) -> anyhow::Result<Request> {
+/// By what training compared the answers. Where no run file said so, as in artifacts of before it was recorded, a run file's default.
+fn normalize(task: &TaskRecord) -> anyhow::Result<Normalize> {
+    match &task.normalize {
+        None => Ok(Normalize::default_of(task.verbalizers.is_empty())),
+        Some(name) => Normalize::from_name(name)
+            .with_context(|| format!("task `{}`: normalize is {name:?}, which this pemlc does not know", task.name)),
+    }
+}
+
+fn prompt(task: &TaskRecord, template: &Template, arguments: &RunArguments) -> anyhow::Result<String> {
     let text = arguments.text.clone().unwrap_or_default();
     if arguments.raw {
-        return Ok(Request::raw(tokenizer, text, answers)?);
+        return Ok(text);
     }
-    let template = Template::parse(&task.template).with_context(|| format!("template of task `{}`", task.name))?;
     if template.shows_choices() && arguments.choice.len() < 2 {
         bail!("the template of task `{}` shows choices: give each with --choice", task.name);
     }
@@ -93,7 +108,7 @@ fn request(
         }
         (_, false) => arguments.field.iter().map(|field| split(field)).collect::<anyhow::Result<_>>()?,
     };
-    Ok(Request::new(tokenizer, &template, fields, &arguments.choice, answers)?)
+    Ok(template.fill(fields, &arguments.choice)?)
 }
 
 fn split(field: &str) -> anyhow::Result<(String, String)> {
@@ -101,8 +116,14 @@ fn split(field: &str) -> anyhow::Result<(String, String)> {
     Ok((name.trim().to_owned(), text.to_owned()))
 }
 
-/// The answers with their probabilities among each other, the likeliest first.
-fn rank(session: &mut dyn Session, task_id: i64, request: &Request, answers: &[String]) -> anyhow::Result<String> {
+/// The answers with their scores, as training has them, and their probabilities by these among each other, the likeliest first.
+fn rank(
+    session: &mut dyn Session,
+    task_id: i64,
+    request: &Request,
+    answers: &[String],
+    normalize: Normalize,
+) -> anyhow::Result<String> {
     let first = request.prompt.len().saturating_sub(1);
     let rows: Vec<ScoreRow> = request
         .answers
@@ -118,13 +139,19 @@ fn rank(session: &mut dyn Session, task_id: i64, request: &Request, answers: &[S
         .collect();
     let scores = pemlc_runtime::score(session, &rows)?;
     let sums: Vec<f64> = scores.iter().map(|tokens| tokens.iter().map(|token| token.log_probability).sum()).collect();
-    let largest = sums.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let total: f64 = sums.iter().map(|sum| (sum - largest).exp()).sum();
-    let mut ranked: Vec<(&String, f64)> = answers.iter().zip(sums).collect();
-    ranked.sort_by(|left, right| right.1.total_cmp(&left.1));
-    let mut table = Table::new(&["answer", ">probability", ">log-likelihood"]);
-    for (answer, sum) in ranked {
-        table.row([answer.trim().to_owned(), format!("{:.4}", (sum - largest).exp() / total), format!("{sum:.3}")]);
+    let characters: Vec<usize> = answers.iter().map(|answer| answer.chars().count()).collect();
+    let scores = normalize.scores(&sums, &request.answers, &characters);
+    let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let total: f64 = scores.iter().map(|score| (score - largest).exp()).sum();
+    let column = match normalize {
+        Normalize::None => ">log-likelihood",
+        Normalize::Tokens => ">log-likelihood per token",
+        Normalize::Characters => ">log-likelihood per character",
+    };
+    let mut table = Table::new(&["answer", ">probability", column]);
+    for index in ranked(&scores) {
+        let (Some(answer), Some(score)) = (answers.get(index), scores.get(index)) else { continue };
+        table.row([answer.trim().to_owned(), format!("{:.4}", (score - largest).exp() / total), format!("{score:.3}")]);
     }
     Ok(table.render())
 }

@@ -5,7 +5,7 @@ use super::{cell, document};
 use crate::table::{count, seconds};
 use pemlc_artifact::prompt::Architecture;
 use pemlc_artifact::run::RunManifest;
-use pemlc_study::{Distribution, Space, Trial, TrialState};
+use pemlc_study::{Distribution, Space, Trial, TrialState, best_trial};
 use std::collections::BTreeMap;
 
 /// What the page is made of.
@@ -42,7 +42,7 @@ impl Study<'_> {
         let sections = [
             ("Mean score by trial", self.values()),
             ("Score by parameter", self.parameters()),
-            ("The best trial", self.best_trial()),
+            ("The best trial", self.best_section()),
             (
                 "Its prompt encoder",
                 self.cell.as_ref().map(|cell| format!("<div class=\"scroll\">{}</div>\n", cell::diagram(cell))),
@@ -51,11 +51,6 @@ impl Study<'_> {
             ("Costs of all trials", self.costs()),
         ];
         document(&format!("Study {}", escape(self.name)), &facts, sections, env!("CARGO_PKG_VERSION"))
-    }
-
-    fn best(&self) -> Option<&Trial> {
-        let complete = self.trials.iter().filter(|trial| trial.value.is_some());
-        complete.max_by(|x, y| x.value.partial_cmp(&y.value).unwrap_or(std::cmp::Ordering::Equal))
     }
 
     /// Its value or, where it was stopped early, its last one.
@@ -174,8 +169,8 @@ impl Study<'_> {
         set.collect::<Vec<_>>().join(" ")
     }
 
-    fn best_trial(&self) -> Option<String> {
-        let trial = self.best()?;
+    fn best_section(&self) -> Option<String> {
+        let trial = best_trial(self.trials)?;
         let mut html = format!(
             "<p>Trial {}, {:.4}: <code>{}</code></p>\n",
             trial.number,
@@ -308,6 +303,8 @@ mod tests {
             trial(1, TrialState::Pruned, None, &[(3, 0.4)]),
             trial(2, TrialState::Complete, Some(0.7), &[]),
             trial(3, TrialState::Fail, None, &[]),
+            // As good as the best, and later.
+            trial(4, TrialState::Complete, Some(0.7), &[]),
         ];
         let written = |distribution: &Distribution, value: f64| match distribution {
             Distribution::Categorical { choices } => choices[value as usize].to_string(),
@@ -315,10 +312,10 @@ mod tests {
         };
         let study = Study { name: "a<b", space: &space, trials: &trials, runs: BTreeMap::new(), cell: None, written };
         let page = study.page();
-        assert!(page.contains("Study a&lt;b") && page.contains("2 finished · 1 stopped early · 1 failed · 0 running"));
+        assert!(page.contains("Study a&lt;b") && page.contains("3 finished · 1 stopped early · 1 failed · 0 running"));
         assert!(page.contains("Trial 2, 0.7000: <code>lora.rank=8 training.learning_rate=0.0001</code>"), "{page}");
-        // Three scores in the overview and in each of two charts.
-        assert_eq!(page.matches("<circle").count(), 9);
+        // Four scores in the overview and in each of two charts.
+        assert_eq!(page.matches("<circle").count(), 12);
         assert!((place(&space.parameters()[1].distribution, 1e-4) - 0.5).abs() < 1e-12);
     }
 }

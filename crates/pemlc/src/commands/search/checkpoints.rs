@@ -1,8 +1,7 @@
 //! Checkpoints of trials are kept while they can still win, or tell what went wrong.
 
-use super::best;
 use pemlc_artifact::run::RunPaths;
-use pemlc_study::{Trial, TrialState};
+use pemlc_study::{Trial, TrialState, best_trial};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -12,7 +11,7 @@ use std::path::Path;
 /// trials of this study have begun to write: a folder of another search is none of them, whatever its name. `failures` are the trials whose
 /// training failed: the last good checkpoint is what there is to look into.
 pub(super) fn sweep(trials: &[Trial], runs: &BTreeMap<u64, Value>, failures: &BTreeMap<u64, Value>) {
-    let best = best(trials).map(|trial| trial.number);
+    let best = best_trial(trials).map(|trial| trial.number);
     let ended = |trial: &&Trial| !matches!(trial.state, TrialState::Waiting | TrialState::Running);
     let kept = |trial: &&Trial| Some(trial.number) == best || failures.contains_key(&trial.number);
     for trial in trials.iter().filter(ended).filter(|trial| !kept(trial)) {

@@ -5,23 +5,30 @@ mod conditional;
 mod life;
 mod space;
 mod trial;
+mod workers;
 
 use crate::arguments::{Prune, SearchArguments};
 use crate::report;
 use crate::run_file::RunFile;
 use crate::table::Table;
 use crate::{Outcome, interrupt};
-use anyhow::Context;
+use anyhow::{Context, bail};
 use pemlc_artifact::prompt::Architecture;
 use pemlc_artifact::run::{RunManifest, RunPaths};
-use pemlc_study::{Location, Space, Study, TpeSampler, Trial};
+use pemlc_study::{Location, Space, Study, TpeSampler, Trial, best_trial};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use workers::Workers;
 
 /// After how many seconds without a sign of life a worker counts as dead.
 const SILENCE: u64 = 120;
+
+/// How many trials of one process may fail in a row. They do not count as trials of the study, so that a space in which all fail would be
+/// searched for ever.
+const MOST_FAILURES: usize = 10;
 
 /// What every worker of a search has.
 struct Search<'a> {
@@ -60,23 +67,9 @@ pub(crate) fn run(arguments: &SearchArguments) -> anyhow::Result<Outcome> {
     }
     let stop = interrupt::flag()?;
     let mut study = search.open()?;
-    let mut workers = search.spawn_workers()?;
-    while !stop.load(Ordering::Relaxed) {
-        for number in study.give_back(SILENCE)? {
-            eprintln!("trial {number}: its worker died; its parameters are tried again");
-        }
-        let sampler = TpeSampler::new(seed);
-        let claim = study
-            .claim(&search.space, arguments.trials, |trials, number| sampler.sample(&search.space, trials, number))?;
-        let Some(claim) = claim else { break };
-        search.trial(&mut study, &claim, &stop)?;
-    }
-    for worker in &mut workers {
-        let status = worker.wait().context("waiting for a worker")?;
-        if !status.success() {
-            eprintln!("a worker ended with {status}; what it had finished is in the study");
-        }
-    }
+    let workers = Workers::start(arguments.workers.saturating_sub(1))?;
+    search.work(&mut study, seed, &stop)?;
+    workers.wait()?;
     let trials = study.trials()?;
     print!("{}", search.table(&trials));
     println!("\nreport: {}", search.report(&trials)?.display());
@@ -84,7 +77,7 @@ pub(crate) fn run(arguments: &SearchArguments) -> anyhow::Result<Outcome> {
         eprintln!("interrupted; the same command goes on");
         return Ok(Outcome::Interrupted);
     }
-    if let Some(best) = best(&trials) {
+    if let Some(best) = best_trial(&trials) {
         println!("\nbest: trial {}, {}", best.number, search.folder(best.number).display());
     }
     Ok(Outcome::Done)
@@ -99,16 +92,30 @@ impl Search<'_> {
         self.output.join(format!("trial-{number:04}"))
     }
 
-    /// This program again, `--workers` - 1 times, on the same study.
-    fn spawn_workers(&self) -> anyhow::Result<Vec<std::process::Child>> {
-        let program = std::env::current_exe().context("finding this program")?;
-        (1..self.arguments.workers)
-            .map(|_| {
-                let mut command = std::process::Command::new(&program);
-                command.args(std::env::args_os().skip(1)).args(["--workers", "1"]);
-                command.stdout(std::process::Stdio::null()).spawn().context("starting a worker")
-            })
-            .collect()
+    /// Runs trials until the study has as many as were asked for, or `stop` is set.
+    fn work(&self, study: &mut Study, seed: u64, stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
+        let sampler = TpeSampler::new(seed);
+        let mut failures = 0;
+        while !stop.load(Ordering::Relaxed) {
+            for number in study.give_back(SILENCE)? {
+                eprintln!("trial {number}: its worker died; its parameters are tried again");
+            }
+            let sample = |trials: &[Trial], number| sampler.sample(&self.space, trials, number);
+            let Some(claim) = study.claim(&self.space, self.arguments.trials, sample)? else { break };
+            let Some(reason) = self.trial(study, &claim, stop)? else {
+                failures = 0;
+                continue;
+            };
+            failures += 1;
+            if failures == MOST_FAILURES {
+                bail!(
+                    "{failures} trials in a row failed, the last one {}: {reason}\nGive [search] smaller values, those of learning rates \
+                     first (or the run file, if [search] does not vary them), or raise training.warmup_steps",
+                    self.folder(claim.number).display()
+                );
+            }
+        }
+        Ok(())
     }
 
     /// `key=value` for each parameter, as `--set` takes it.
@@ -119,7 +126,7 @@ impl Search<'_> {
     /// Writes the page of the study beside its trials.
     fn report(&self, trials: &[Trial]) -> anyhow::Result<PathBuf> {
         let read = |trial: &Trial| Some((trial.number, RunManifest::read(&self.folder(trial.number)).ok()?));
-        let cell = best(trials).map(|trial| RunPaths::new(self.folder(trial.number)).architecture());
+        let cell = best_trial(trials).map(|trial| RunPaths::new(self.folder(trial.number)).architecture());
         let study = report::Study {
             name: &self.name,
             space: &self.space,
@@ -146,10 +153,4 @@ impl Search<'_> {
         }
         table.render()
     }
-}
-
-fn best(trials: &[Trial]) -> Option<&Trial> {
-    // Of equal ones the first, as Optuna has it.
-    let complete = trials.iter().rev().filter(|trial| trial.value.is_some());
-    complete.max_by(|x, y| x.value.partial_cmp(&y.value).unwrap_or(std::cmp::Ordering::Equal))
 }

@@ -28,8 +28,13 @@ enum End {
 }
 
 impl Search<'_> {
-    /// Trains and scores the settings of `claim`, and ends the trial.
-    pub(super) fn trial(&self, study: &mut Study, claim: &Claim, stop: &Arc<AtomicBool>) -> anyhow::Result<()> {
+    /// Trains and scores the settings of `claim`, and ends the trial. Gives the reason where training failed as it may under some settings.
+    pub(super) fn trial(
+        &self,
+        study: &mut Study,
+        claim: &Claim,
+        stop: &Arc<AtomicBool>,
+    ) -> anyhow::Result<Option<String>> {
         let settings = self.settings(&claim.params);
         eprintln!("trial {}: {}", claim.number, settings.join(" "));
         let output = self.folder(claim.number);
@@ -44,21 +49,21 @@ impl Search<'_> {
                 study.report(claim, steps, value)?;
                 study.finish(claim, TrialState::Complete, Some(value))?;
                 eprintln!("trial {}: {value:.4}", claim.number);
-                Ok(())
+                Ok(None)
             }
             Ok(End::Pruned { step, costs }) => {
                 study.set_attribute(claim, "pemlc:costs", &serde_json::to_value(&costs)?)?;
                 study.finish(claim, TrialState::Pruned, None)?;
                 eprintln!("trial {}: pruned after step {step}", claim.number);
-                Ok(())
+                Ok(None)
             }
-            Ok(End::Interrupted) => return Ok(()),
+            Ok(End::Interrupted) => return Ok(None),
             Err(error) => {
                 let (reason, expected) = reason(&error);
                 study.set_attribute(claim, FAILURE, &json!(reason))?;
                 study.finish(claim, TrialState::Fail, None)?;
                 eprintln!("trial {}: failed: {reason}", claim.number);
-                if expected { Ok(()) } else { Err(error.context(format!("trial {}", claim.number))) }
+                if expected { Ok(Some(reason)) } else { Err(error.context(format!("trial {}", claim.number))) }
             }
         };
         checkpoints::sweep(&study.trials()?, &study.attributes(RUN)?, &study.attributes(FAILURE)?);
