@@ -54,7 +54,8 @@ pub struct ArtifactManifest {
     /// Runtimes that know all of the graphs' number types and operators; empty when all do.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub runtimes: Vec<String>,
-    /// Largest absolute logit difference that this number type is allowed; absent for f32, whose is the check's default.
+    /// Largest absolute logit difference from the trainer that this number type is allowed, and of f16 from its own answers too; absent for
+    /// f32, whose is the check's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tolerance: Option<f64>,
     /// Largest mean total variation between a task's next-token distributions and the trainer's that this number type is allowed; present
@@ -204,7 +205,8 @@ pub struct Validation {
     /// Largest mean total variation from the trainer's distributions that was allowed, where distortion is what was bounded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_distortion: Option<f64>,
-    /// The same for differences from the trainer, where the artifact's deltas are approximations of its; else `tolerance` holds there too.
+    /// The same for differences from the trainer, where the artifact's weights are rounded (bf16) or its deltas approximate; else `tolerance`
+    /// holds there too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trainer_tolerance: Option<f64>,
     /// One entry a runtime.

@@ -125,8 +125,8 @@ pub(crate) struct CheckSettings {
     pub(crate) runtime: Vec<RuntimeKind>,
     /// Largest absolute difference of a logit that passes; it grows in proportion where logits exceed 10
     ///
-    /// Default: what the artifact's number type is allowed; for f32 1e-4, and against the trainer four times its own f32 rounding where
-    /// that is more
+    /// Default: 1e-4 (f16 1e-1), and against the trainer what the number type is allowed (bf16 1) or four times the trainer's own f32
+    /// rounding, where that is more
     #[arg(long, value_name = "DIFFERENCE", value_parser = positive)]
     pub(crate) tolerance: Option<f64>,
     /// How far a task's next-token distributions may be from the trainer's: the largest mean total variation (0 to 1) that passes
@@ -134,7 +134,8 @@ pub(crate) struct CheckSettings {
     /// Takes the place of the comparison of logits with the trainer's. Default: 0.02 for int8, 0.1 for int4, none for others
     #[arg(long, value_name = "DISTANCE", value_parser = positive)]
     pub(crate) max_distortion: Option<f64>,
-    /// Batches of drawn sizes to run on each runtime (batch 1-9, sequence 1-70, past 0-130; tasks, unknown ids and padding mixed)
+    /// Batches of drawn sizes to run on each runtime (batch 1-9, sequence 1-70, past 0-130; tasks, unknown ids and padding mixed), and as
+    /// many more as it takes to draw every task
     #[arg(long, default_value_t = DEFAULT_DRAWN, value_name = "CASES")]
     pub(crate) drawn: usize,
     /// Seed of the drawn batches

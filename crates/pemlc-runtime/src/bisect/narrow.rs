@@ -1,13 +1,15 @@
 //! From a case in which two runtimes differ to the first node whose output its own inputs do not explain.
 
+mod judge;
+
 use super::difference::Difference;
-use super::graph::{Graph, Node};
-use super::reference::{self, Exact};
-use super::report::{Culprit, Element, Growth, Hidden, Operand, Step, Verdict};
+use super::graph::Graph;
+use super::report::{Culprit, Growth, Hidden, Operand, Step, Verdict};
 use super::value::Value;
 use super::{BisectError, layer};
 use crate::RuntimeError;
 use crate::check::CheckError;
+use judge::{Judged, Known, Values, first_wrong};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -15,10 +17,6 @@ use std::ops::Range;
 const FIRST_CHUNK: usize = 48;
 /// Values of one run take about this much of each runtime's memory.
 const CHUNK_BYTES: usize = 192 << 20;
-/// Elements of each output that are held to the reference, beside the one that differs most and the first that differs.
-const SAMPLES: usize = 24;
-/// Elements of the node found that are looked at for the first wrong one.
-const SCANNED: usize = 1 << 16;
 /// A node without a reference is told when its outputs differ by this much more than its inputs, and by this much at all.
 const UNREFERENCED_GROWTH: f64 = 16.0;
 const UNREFERENCED_ROUNDINGS: f64 = 4096.0;
@@ -245,79 +243,6 @@ impl Search<'_> {
             });
         }
         Ok(None)
-    }
-}
-
-/// Values by name, of both sides.
-type Values<'v> = BTreeMap<&'v str, [&'v Result<Value, String>; 2]>;
-
-/// Everything that nodes read.
-struct Known<'v> {
-    constants: &'v BTreeMap<&'v str, Value>,
-    inputs: &'v BTreeMap<String, Value>,
-    values: &'v Values<'v>,
-}
-
-impl<'v> Known<'v> {
-    fn of(&self, name: &str, side: usize) -> Option<&'v Value> {
-        let given = self.constants.get(name).or_else(|| self.inputs.get(name));
-        given.or_else(|| self.values.get(name).and_then(|sides| sides[side].as_ref().ok()))
-    }
-}
-
-/// A node's output on both sides held to the reference from each side's own inputs.
-struct Judged {
-    /// For each side: an element that its inputs do not explain was seen.
-    unexplained: [bool; 2],
-}
-
-type Inputs<'v> = [Vec<Option<&'v Value>>; 2];
-
-impl Judged {
-    /// `None` when there is no reference for the operator.
-    fn new(
-        node: &Node,
-        inputs: &Inputs<'_>,
-        outputs: [&Value; 2],
-        which: usize,
-        difference: &Difference,
-    ) -> Option<Self> {
-        let count = outputs[0].len();
-        let spread = (0..SAMPLES.min(count)).map(|sample| sample * count / SAMPLES.min(count));
-        let places: BTreeSet<usize> = spread.chain([difference.worst]).chain(difference.first).collect();
-        let mut unexplained = [false; 2];
-        for side in [0, 1] {
-            for place in places.iter().copied().filter(|place| *place < outputs[side].len()) {
-                let exact = reference::element(node, &inputs[side], outputs[side], which, place)?;
-                unexplained[side] |= !exact.explains(outputs[side].at(place), outputs[side]);
-            }
-        }
-        Some(Self { unexplained })
-    }
-}
-
-/// The first element that the reference does not explain, or else the first that differs.
-fn first_wrong(
-    node: &Node,
-    inputs: &Inputs<'_>,
-    outputs: [&Value; 2],
-    which: usize,
-    difference: &Difference,
-) -> Element {
-    let exact = |side: usize, place: usize| reference::element(node, &inputs[side], outputs[side], which, place);
-    let wrong = |place: &usize| {
-        [0, 1].into_iter().any(|side| {
-            exact(side, *place).is_some_and(|exact| !exact.explains(outputs[side].at(*place), outputs[side]))
-        })
-    };
-    let count = outputs[0].len().min(outputs[1].len());
-    let place = (0..count.min(SCANNED)).find(wrong).unwrap_or(difference.worst);
-    let both = [exact(0, place), exact(1, place)];
-    let expected = |exact: &Option<Exact>, side: usize| exact.map(|exact| (exact.number, exact.allowed(outputs[side])));
-    Element {
-        indices: super::difference::show_indices(&outputs[0].shape, place),
-        found: [outputs[0].at(place), outputs[1].at(place)],
-        expected: [expected(&both[0], 0), expected(&both[1], 1)],
     }
 }
 

@@ -102,7 +102,7 @@ pub fn check(dir: &Path, options: &CheckOptions, progress: &mut dyn FnMut(&str))
     for kind in kinds {
         let (validation, answers) = check_runtime(*kind, &prepared, first.as_ref(), options, progress);
         runtimes.push(validation);
-        if prepared.tolerances.max_distortion().is_some() && first.is_none() && !answers.is_empty() {
+        if prepared.tolerances.weights_are_rounded() && first.is_none() && !answers.is_empty() {
             first = Some((*kind, answers));
         }
     }

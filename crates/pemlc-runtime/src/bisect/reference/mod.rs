@@ -5,6 +5,7 @@
 //! error analysis", 2019); the bound that always holds has n in place of the root, and lets real faults through.
 
 mod elementwise;
+mod fused;
 mod layout;
 mod linear;
 mod rows;
@@ -78,15 +79,18 @@ pub(super) fn element(
     if which == 0 && standard {
         let found = elementwise::element(node, inputs, output, at)
             .or_else(|| linear::element(node, inputs, output, at))
-            .or_else(|| rows::element(node, inputs, output, at));
+            .or_else(|| rows::element(node, inputs, output, at))
+            .or_else(|| fused::element(node, inputs, output, at));
         if found.is_some() {
             return found;
         }
     }
     match standard {
         true => layout::element(node, inputs, output, which, at),
-        false if which == 0 => rows::contrib(node, inputs, output, at).or_else(|| linear::contrib(node, inputs, at)),
-        false => None,
+        false if which == 0 => rows::contrib(node, inputs, output, at)
+            .or_else(|| linear::contrib(node, inputs, at))
+            .or_else(|| fused::contrib(node, inputs, output, which, at)),
+        false => fused::contrib(node, inputs, output, which, at),
     }
 }
 

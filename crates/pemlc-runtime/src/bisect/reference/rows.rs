@@ -109,18 +109,29 @@ fn normalised(node: &Node, inputs: &[Option<&Value>], output: &Value, at: usize,
     if size == 0 || x.shape != output.shape {
         return None;
     }
+    let epsilon = node.float("epsilon").unwrap_or(1e-5);
+    if !centred {
+        return Some(rms_norm(size, at, |place| x.at(place), scale, epsilon));
+    }
     let start = at / size * size;
     let row = || (start..start + size).map(|place| x.at(place));
-    let mean = if centred { row().sum::<f64>() / size as f64 } else { 0.0 };
+    let mean = row().sum::<f64>() / size as f64;
     let variance = row().map(|number| (number - mean) * (number - mean)).sum::<f64>() / size as f64;
-    let deviation = (variance + node.float("epsilon").unwrap_or(1e-5)).sqrt();
+    let deviation = (variance + epsilon).sqrt();
     let scale = scale.at((at - start) % scale.len().max(1));
     let number = (x.at(at) - mean) / deviation * scale;
-    let bias =
-        if centred { input(inputs, 2).map_or(0.0, |bias| bias.at((at - start) % bias.len().max(1))) } else { 0.0 };
+    let bias = input(inputs, 2).map_or(0.0, |bias| bias.at((at - start) % bias.len().max(1)));
     let magnitude = (x.at(at).abs() + mean.abs()) / deviation * scale.abs();
-    let largest = row().map(f64::abs).fold(0.0, f64::max) / deviation * scale.abs();
     // An error of the mean moves every element alike.
-    let of_mean = if centred { of_sum(size) * largest } else { 0.0 };
+    let of_mean = of_sum(size) * row().map(f64::abs).fold(0.0, f64::max) / deviation * scale.abs();
     Some(Exact::rounded(number + bias, (8.0 + of_sum(size)) * magnitude + of_mean + 2.0 * bias.abs()))
+}
+
+/// `x / sqrt(mean of squares + epsilon) scale` over rows of `size`.
+pub(super) fn rms_norm(size: usize, at: usize, x: impl Fn(usize) -> f64, scale: &Value, epsilon: f64) -> Exact {
+    let start = at / size.max(1) * size;
+    let squares: f64 = (start..start + size).map(|place| x(place) * x(place)).sum();
+    let root = (squares / size.max(1) as f64 + epsilon).sqrt();
+    let number = x(at) / root * scale.at((at - start) % scale.len().max(1));
+    Exact::rounded(number, (8.0 + of_sum(size)) * number.abs())
 }

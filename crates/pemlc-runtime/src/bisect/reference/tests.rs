@@ -100,6 +100,46 @@ fn rows_are_summed_and_normalised() {
 }
 
 #[test]
+fn attention_of_grouped_heads_with_a_mask() {
+    // Two heads of one group, one query, two rows: scores ln 3 and 0, then a mask that leaves the second row alone.
+    let q = floats(&[1, 2, 1, 2], &[3f32.ln(), 0.0, 0.0, 1.0]);
+    let k = floats(&[1, 1, 2, 2], &[2.0, 0.0, 0.0, 2.0]);
+    let v = floats(&[1, 1, 2, 2], &[4.0, 8.0, 0.0, 16.0]);
+    let scale = [("scale", Attribute::Float(0.5))];
+    let mask = floats(&[1, 1, 1, 2], &[0.0, 0.0]);
+    let found = all(&node("Attention", &scale), &[&q, &k, &v, &mask], &[1, 2, 1, 2]);
+    let (e, all_shares) = (1f64.exp(), 1.0 + 1f64.exp());
+    let expected = [3.0, 10.0, 4.0 / all_shares, (8.0 + 16.0 * e) / all_shares];
+    assert!(found.iter().zip(expected).all(|(found, expected)| (found - expected).abs() < 1e-6), "{found:?}");
+    let hidden = floats(&[1, 1, 1, 2], &[f32::MIN, 0.0]);
+    assert_eq!(all(&node("Attention", &scale), &[&q, &k, &v, &hidden], &[1, 2, 1, 2]), [0.0, 16.0, 0.0, 16.0]);
+    // What it has no reference for.
+    let causal = node("Attention", &[("is_causal", Attribute::Integer(1))]);
+    assert_eq!(element(&causal, &[Some(&q), Some(&k), Some(&v)], &q, 0, 0), None);
+}
+
+#[test]
+fn heads_are_turned_and_sums_are_normed() {
+    // One token, two heads of two pairs; a quarter turn of the first pair.
+    let x = floats(&[1, 1, 8], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
+    let (cos, sin) = (floats(&[1, 1, 2], &[0.0, 1.0]), floats(&[1, 1, 2], &[1.0, 0.0]));
+    let heads = [("num_heads", Attribute::Integer(2))];
+    let expected = [-3.0, 2.0, 1.0, 4.0, -7.0, 6.0, 5.0, 8.0];
+    assert_eq!(all(&node("RotaryEmbedding", &heads), &[&x, &cos, &sin], &[1, 1, 8]), expected);
+    let by_head = floats(&[1, 2, 1, 4], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
+    assert_eq!(all(&node("RotaryEmbedding", &[]), &[&by_head, &cos, &sin], &[1, 2, 1, 4]), expected);
+
+    let mut skip = node("SkipSimplifiedLayerNormalization", &[("epsilon", Attribute::Float(0.0))]);
+    skip.domain = "com.microsoft".to_owned();
+    let (one, other) = (floats(&[1, 2], &[1.0, 1.0]), floats(&[1, 2], &[2.0, 3.0]));
+    let inputs = [Some(&one), Some(&other), Some(&floats(&[2], &[1.0, 2.0]))].map(|value| value.cloned());
+    let inputs: Vec<Option<&Value>> = inputs.iter().map(Option::as_ref).collect();
+    let of = |which: usize, at: usize| element(&skip, &inputs, &one, which, at).map(|exact| exact.number);
+    assert_eq!((of(0, 0), of(0, 1)), (Some(3.0 / 12.5f64.sqrt()), Some(8.0 / 12.5f64.sqrt())));
+    assert_eq!((of(3, 0), of(3, 1), of(1, 0)), (Some(3.0), Some(4.0), None));
+}
+
+#[test]
 fn elements_are_moved() {
     let x = counting(&[2, 3]);
     assert_eq!(all(&node("Transpose", &[]), &[&x], &[3, 2]), [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
