@@ -61,14 +61,28 @@ pub(super) fn options(settings: &CheckSettings) -> CheckOptions {
 }
 
 /// How to find the node of `model.onnx` at fault, where a runtime loads it and fails a check of it: the other graphs' checks have their
-/// files' names. `sides` says which two runtimes to compare for one that failed.
+/// files' names. `sides` says which two runtimes to compare for one that failed. Where all that failed is what the number type costs, no node is
+/// to be found.
 fn hint(
     dir: &Path,
     validation: &Validation,
     sides: impl Fn(RuntimeKind) -> Option<[RuntimeKind; 2]>,
 ) -> Option<String> {
     let of_model = |check: &CheckResult| check.check != "load" && !check.check.ends_with(".onnx");
-    let failed = |runtime: &&RuntimeValidation| runtime.checks.iter().any(|check| !check.passed && of_model(check));
+    let cost = |runtime: &RuntimeValidation, check: &CheckResult| {
+        let of_task = runtime.distortion.iter().find(|task| check.task.as_ref() == Some(&task.task));
+        check.check == "prefill"
+            && of_task.zip(validation.max_distortion).is_some_and(|(task, most)| task.total_variation > most)
+    };
+    let wrong =
+        |runtime: &RuntimeValidation, check: &CheckResult| !check.passed && of_model(check) && !cost(runtime, check);
+    let failed = |runtime: &&RuntimeValidation| runtime.checks.iter().any(|check| wrong(runtime, check));
+    let costly = |runtime: &RuntimeValidation| runtime.checks.iter().any(|check| !check.passed && cost(runtime, check));
+    if !validation.runtimes.iter().any(|runtime| failed(&runtime)) && validation.runtimes.iter().any(costly) {
+        let more = "the number type costs the tasks more than it may, and no node is at fault: export with a wider --dtype (int8 for int4, f16 for int8), \
+                    or say with --max-distortion what the tasks bear";
+        return Some(more.to_owned());
+    }
     let [one, other] = sides(validation.runtimes.iter().find(failed)?.runtime.parse().ok()?)?;
     Some(format!("to find the node at fault: pemlc check {} --bisect={one},{other}", dir.display()))
 }
@@ -241,6 +255,30 @@ mod tests {
             let beside = vec![result("prefill", None, None, true), result(file, None, None, false)];
             assert_eq!(hint(&validation(beside)), None, "{file}");
         }
+    }
+
+    #[test]
+    fn what_a_number_type_costs_is_no_nodes_fault() {
+        use pemlc_artifact::artifact::Distortion;
+        let mut lossy = validation(vec![result("prefill", Some("sst2"), Some(9.8), false)]);
+        let distortion = Distortion {
+            task: "sst2".to_owned(),
+            positions: 12,
+            total_variation: 0.16,
+            base_total_variation: 0.7,
+            kl_divergence: 0.2,
+            max_abs: 9.8,
+            mean_abs: 2.1,
+            argmax_agreement: 0.9,
+        };
+        lossy.runtimes[0].distortion = vec![distortion];
+        lossy.max_distortion = Some(0.1);
+        let sides = |failed: RuntimeKind| Some([failed, RuntimeKind::Tract]);
+        let text = hint(Path::new("out"), &lossy, sides).unwrap_or_default();
+        assert!(text.contains("no node is at fault") && text.contains("--max-distortion"), "{text}");
+        // A fault beside it is one.
+        lossy.runtimes[0].checks.push(result("shapes", Some("sst2"), Some(0.5), false));
+        assert!(hint(Path::new("out"), &lossy, sides).is_some_and(|text| text.contains("--bisect=ort-cpu,tract")));
     }
 
     #[test]
