@@ -62,6 +62,12 @@ pub fn model_card(manifest: &ArtifactManifest) -> String {
             let answers: Vec<String> = task.verbalizers.iter().map(|answer| format!("`{answer:?}`")).collect();
             let _ = writeln!(card, "\nAnswers: {}.", answers.join(", "));
         }
+        if let Some(separator) = &task.separator {
+            let _ = writeln!(card, "\nAn answer stands behind `{separator:?}`.");
+        }
+        if let Some(length @ ("tokens" | "characters")) = task.normalize.as_deref() {
+            let _ = writeln!(card, "\nAnswers are compared by their log-likelihood over the number of their {length}.");
+        }
     }
     card.push_str("\n## Calling it\n\n");
     card.push_str(&block_of("python", &example(manifest)));

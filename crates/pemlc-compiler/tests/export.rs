@@ -127,14 +127,20 @@ fn linked_parts_of_a_run_are_copied() {
 }
 
 #[test]
-fn the_example_of_a_card_has_the_caches_type() {
+fn the_example_of_a_card_has_the_caches_type_and_tasks_their_scoring() {
     let fixture = Fixture::new(Spec { shared: true, ..Spec::default() });
+    let mut run = RunManifest::read(&fixture.run()).unwrap();
+    run.tasks[1].separator = Some("\n".to_owned());
+    run.tasks[1].normalize = Some("tokens".to_owned());
+    run.write(&fixture.run()).unwrap();
     let pipeline = PipelineOptions { precision: Precision::F16, ..PipelineOptions::default() };
     let options = ExportOptions { pipeline, ..ExportOptions::default() };
     let out = fixture.folder.path().join("out");
     export(&fixture.run(), None, &out, &options, &mut |_| {}).unwrap();
     let card = fs::read_to_string(out.join("README.md")).unwrap();
     assert!(card.contains("np.float16)") && !card.contains("np.float32)"), "{card}");
+    let scoring = "An answer stands behind `\"\\n\"`.\n\nAnswers are compared by their log-likelihood over the number of their tokens.";
+    assert!(card.contains(scoring), "{card}");
 }
 
 #[test]
