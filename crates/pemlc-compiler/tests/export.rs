@@ -144,6 +144,21 @@ fn the_example_of_a_card_has_the_caches_type_and_tasks_their_scoring() {
 }
 
 #[test]
+fn a_scale_that_f32_cannot_hold_is_refused() {
+    let fixture = Fixture::new(Spec { shared: true, ..Spec::default() });
+    let config = fixture.run().join("adapters/shared/adapter_config.json");
+    let mut settings: serde_json::Value = serde_json::from_str(&fs::read_to_string(&config).unwrap()).unwrap();
+    settings["lora_alpha"] = 1e40.into();
+    fs::write(&config, settings.to_string()).unwrap();
+    let mut manifest = RunManifest::read(&fixture.run()).unwrap();
+    manifest.lora.as_mut().unwrap().alpha = 1e40;
+    manifest.write(&fixture.run()).unwrap();
+    let error = refused(&fixture, None);
+    assert!(error.starts_with("FOLDER/run/adapters/shared: the delta of `layers.0."), "{error}");
+    assert!(error.contains("(scale inf) holds"), "{error}");
+}
+
+#[test]
 fn numbers_that_are_none_are_refused_in_f32_too() {
     let fixture = Fixture::new(Spec { shared: true, ..Spec::default() });
     let weights = fixture.run().join("adapters/shared/adapter_model.safetensors");

@@ -172,12 +172,13 @@ pub(super) fn write(plan: &Plan<'_>, checkpoint: &Checkpoint, path: &Path) -> Re
             Expression::Quantise { part, quantisation, .. } => {
                 fitted.bytes(index, rows.start, (*part, *quantisation, matrix.columns), values)
             }
-            // Constants of the compiler's own may be infinite.
-            Expression::Constant(_) => round(&values(), plan.weights[index].dtype, rows.start, matrix.columns),
-            _ => {
-                let values = values();
-                refuse_not_finite(&values, rows.start, matrix.columns)?;
-                round(&values, plan.weights[index].dtype, rows.start, matrix.columns)
+            expression => {
+                let (values, dtype) = (values(), plan.weights[index].dtype);
+                // Constants of the compiler's own may be infinite; narrower types look for themselves.
+                if dtype == DType::F32 && !matches!(expression, Expression::Constant(_)) {
+                    refuse_not_finite(&values, rows.start, matrix.columns)?;
+                }
+                round(&values, dtype, rows.start, matrix.columns)
             }
         }
     };

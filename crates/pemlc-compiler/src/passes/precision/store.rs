@@ -11,7 +11,12 @@ fn factors(graph: &Graph) -> BTreeSet<ValueId> {
     let mut found = BTreeSet::new();
     for node in graph.nodes().iter().rev() {
         let moved = match node.op {
-            Op::MatMul | Op::Attention { .. } => true,
+            Op::MatMul => true,
+            // Its mask is added.
+            Op::Attention { .. } => {
+                found.extend(node.inputs.iter().take(3).copied());
+                false
+            }
             Op::Concat { .. }
             | Op::Gather { .. }
             | Op::Reshape { .. }
